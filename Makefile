@@ -1,0 +1,44 @@
+# Every target is one command on a fresh machine: python3 and make are all it takes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup run demo test check lint lock bench clean
+
+setup: .venv/ready
+
+# The lock file holds names, versions and hashes; pip's own configuration says where from.
+.venv/ready: locks/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,14))' || \
+	  { echo "Riacho needs Python 3.11 to 3.14 with venv (Debian: apt-get install python3-venv); try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r locks/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup
+	$(BIN)/riacho up
+
+demo: setup
+	$(BIN)/riacho demo
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+bench: setup
+	$(BIN)/python -m benchmarks webhook
+
+# After changing dependencies in pyproject.toml. runtime.txt is what the Docker image installs.
+lock: setup
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade pyproject.toml --extra weights --extra dev -o locks/dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --constraint locks/dev.txt pyproject.toml -o locks/runtime.txt
+
+clean:
+	rm -rf .venv .riacho build *.egg-info
