@@ -1,0 +1,1 @@
+"""Chores beside the work, all of one shape: `run_once() -> int` on a shared ticker."""

@@ -1,0 +1,398 @@
+"""All of Redis, behind one object: every queue command and every transition of a job is here."""
+
+import random
+import zlib
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, NamedTuple, Self, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pipeline import scripts
+from pipeline.errors import ServerUnavailable, ServerUnsuitable
+from pipeline.keys import GROUP, RELEASED, RETRYING, Keys
+from pipeline.message import (
+    Added,
+    Delivery,
+    Job,
+    JobId,
+    JobView,
+    Record,
+    decode_record,
+    encode_record,
+    now_ms,
+    seal,
+    unseal,
+)
+from pipeline.outcome import Bury, Done
+from pipeline.outcome import Retry as RetryOutcome
+from pipeline.stage import Pipeline, Stage
+
+# One script call blocks the server while it runs: 500 entries are about 2 ms.
+MOST_PER_CALL = 500
+# How long failures and burials stay visible in a job look-up, where the stage keeps no results itself.
+FAILURE_TTL = 7 * 86_400.0
+CALL_TIMEOUT = 5.0
+
+T = TypeVar("T")
+
+
+class StageStatus(msgspec.Struct, frozen=True):
+    """Exact at the moment of asking. `waiting` includes entries a stopping worker handed back."""
+
+    queue: str
+    stage: str
+    waiting: int = 0
+    active: int = 0
+    retrying: int = 0
+    dead: int = 0
+
+
+class ServerInfo(NamedTuple):
+    """What `check` learned; `warnings` are for a person, loudly."""
+
+    version: str
+    warnings: list[str]
+
+
+class Broker:
+    """The stages' streams on one Redis.
+
+    Clients never retry by themselves: a repeated XADD would duplicate, a repeated XREADGROUP would
+    strand the first batch. Raises ServerUnavailable wherever the server cannot be reached.
+    """
+
+    def __init__(self, url: str, pipeline: Pipeline, *, namespace: str = "riacho", partitions: int = 1) -> None:
+        self.address = _without_password(url)
+        self.pipeline = pipeline
+        self.partitions = partitions
+        self._keys = Keys(namespace)
+        self._writer = _client(url, CALL_TIMEOUT)
+        # Reading blocks; its deadline is the blocking time plus a margin, set for each fetch by BLOCK.
+        self._reader = _client(url, CALL_TIMEOUT + 1)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.ensure_groups()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._writer.aclose()
+        await self._reader.aclose()
+
+    # ── producing ────────────────────────────────────────────────────────────────────────────────
+
+    async def add(self, jobs: Sequence[Job], *, trace: str = "") -> list[Added]:
+        """Make jobs durable; one answer for each, in their order.
+
+        Jobs for one stage and partition share a script call. Raises UnknownStage before anything is added.
+        """
+        places: dict[tuple[str, int], list[int]] = {}
+        for index, job in enumerate(jobs):
+            stage = self.pipeline.stage(job.stage)
+            places.setdefault((stage.name, self._partition(job)), []).append(index)
+        answers: list[Added] = [Added(None)] * len(jobs)
+        for (name, partition), indexes in places.items():
+            for chunk in _chunks(indexes):
+                batch = [(jobs[index], seal(jobs[index], trace=trace)) for index in chunk]
+                for index, answer in zip(chunk, await self._add(name, partition, batch), strict=True):
+                    answers[index] = answer
+        return answers
+
+    async def _add(self, name: str, partition: int, batch: list[tuple[Job, bytes]]) -> list[Added]:
+        stage = self.pipeline.stage(name)
+        args: list[Any] = [stage.high_water, int(stage.dedup_ttl * 1000)]
+        for job, envelope in batch:
+            args += envelope, self._keys.dedup(name, partition, job.dedup) if job.dedup else b""
+        replies: list[bytes] = await self._run(
+            scripts.add(self._writer, [self._keys.stream(name, partition)], args)
+        )
+        return [_added(name, partition, reply) for reply in replies]
+
+    def _partition(self, job: Job) -> int:
+        if self.partitions == 1:
+            return 0
+        place = job.key or job.dedup
+        return (zlib.crc32(place.encode()) if place else random.getrandbits(32)) % self.partitions
+
+    # ── consuming ────────────────────────────────────────────────────────────────────────────────
+
+    async def ensure_groups(self) -> None:
+        """Create streams and groups that are missing, from 0: what came before the group is not lost."""
+        for stage in self.pipeline:
+            for partition in range(self.partitions):
+                try:
+                    key = self._keys.stream(stage.name, partition)
+                    await self._run(self._writer.execute_command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM"))
+                except ResponseError as error:
+                    if "BUSYGROUP" not in str(error):
+                        raise
+
+    async def fetch(self, stage: str, partition: int, consumer: str, count: int, block_ms: int) -> list[Delivery]:
+        """New entries for this consumer; waits up to `block_ms` (under 5 s) for the first."""
+        key = self._keys.stream(stage, partition)
+        reply = await self._run(
+            self._reader.execute_command(
+                "XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "BLOCK", block_ms, "STREAMS", key, ">"
+            )
+        )
+        entries = reply[0][1] if reply else []
+        return [Delivery(stage, partition, entry, _body(fields), 1) for entry, fields in entries]
+
+    async def reclaim(self, stage: str, partition: int, consumer: str, lease: float, count: int) -> list[Delivery]:
+        """Take over entries that are due again or whose consumer was silent for `lease` seconds."""
+        reply = await self._run(
+            scripts.reclaim(
+                self._writer,
+                [self._keys.stream(stage, partition), self._keys.due(stage, partition)],
+                [GROUP, consumer, int(lease * 1000), min(count, MOST_PER_CALL)],
+            )
+        )
+        return [Delivery(stage, partition, entry, _body(fields), n) for entry, fields, n in reply]
+
+    async def renew(self, stage: str, partition: int, consumer: str, entries: Sequence[bytes]) -> list[bytes]:
+        """Reset the idle time of entries held; returns those that are no longer this consumer's."""
+        lost: list[bytes] = []
+        for chunk in _chunks(entries):
+            key = self._keys.stream(stage, partition)
+            lost += await self._run(scripts.renew(self._writer, [key], [GROUP, consumer, *chunk]))
+        return lost
+
+    async def leave(self, consumer: str) -> None:
+        """Forget a consumer wherever it holds nothing."""
+        for stage in self.pipeline:
+            for partition in range(self.partitions):
+                key = self._keys.stream(stage.name, partition)
+                await self._run(scripts.leave(self._writer, [key], [GROUP, consumer]))
+
+    # ── finishing; entries of one call lie in one stage and partition ────────────────────────────
+
+    async def settle(self, stage: Stage, partition: int, done: Sequence[tuple[Delivery, Done]]) -> list[bool]:
+        """Finish entries and add their forwards; False where somebody else had settled one before."""
+        targets = list(dict.fromkeys(job.stage for _, outcome in done for job in outcome.forward))
+        place = {name: index for index, name in enumerate(targets, 1)}
+        args: list[Any] = [GROUP, len(targets), *(f"{name}.{partition}." for name in targets)]
+        for delivery, outcome in done:
+            args += delivery.entry, *self._record(stage, delivery, outcome), len(outcome.forward)
+            for job in outcome.forward:
+                args += place[job.stage], seal(job)
+        keys = [self._keys.stream(name, partition) for name in (stage.name, *targets)]
+        return [reply == 1 for reply in await self._run(scripts.settle(self._writer, keys, args))]
+
+    def _record(self, stage: Stage, delivery: Delivery, outcome: Done) -> tuple[str, bytes, int]:
+        # A job that failed before has a record saying so, which must not outlive the success.
+        if not stage.keep_results and delivery.attempt == 1:
+            return "", b"", 0
+        result = outcome.result if stage.keep_results else None
+        record = Record(state="completed", attempt=delivery.attempt, at_ms=now_ms(), result=result)
+        ttl = stage.keep_results or FAILURE_TTL
+        return self._keys.job(delivery.id), encode_record(record), int(ttl * 1000)
+
+    async def retry(
+        self, stage: Stage, partition: int, consumer: str, failed: Sequence[tuple[Delivery, RetryOutcome]]
+    ) -> list[bool]:
+        """Park failed entries until their backoff is over; False where one is no longer ours."""
+        args: list[Any] = []
+        for delivery, outcome in failed:
+            record = Record(state="retrying", attempt=delivery.attempt, at_ms=now_ms(), error=outcome.error)
+            args += delivery.entry, int(outcome.after * 1000), b""
+            args += self._keys.job(delivery.id), encode_record(record), int(FAILURE_TTL * 1000)
+        return await self._park(stage.name, partition, consumer, RETRYING, args)
+
+    async def release(
+        self, stage: str, partition: int, consumer: str, deliveries: Sequence[Delivery]
+    ) -> list[bool]:
+        """Hand back entries that were never started: due at once, as if not delivered."""
+        args: list[Any] = []
+        for delivery in deliveries:
+            args += delivery.entry, 0, delivery.attempt - 1, b"", b"", 0
+        return await self._park(stage, partition, consumer, RELEASED, args)
+
+    async def _park(self, stage: str, partition: int, consumer: str, lot: bytes, args: list[Any]) -> list[bool]:
+        keys = [self._keys.stream(stage, partition), self._keys.due(stage, partition)]
+        replies = await self._run(scripts.park(self._writer, keys, [GROUP, consumer, lot, *args]))
+        return [reply == 1 for reply in replies]
+
+    async def bury(
+        self, stage: Stage, partition: int, consumer: str, dead: Sequence[tuple[Delivery, Bury]]
+    ) -> list[bool]:
+        """Move entries to the dead letters; False where one is no longer ours."""
+        args: list[Any] = [GROUP, consumer, int(FAILURE_TTL * 1000)]
+        for delivery, outcome in dead:
+            record = Record(
+                state="failed",
+                attempt=delivery.attempt,
+                at_ms=now_ms(),
+                reason=outcome.reason,
+                error=outcome.error,
+            )
+            args += delivery.entry, delivery.body, self._keys.job(delivery.id), encode_record(record)
+        keys = [self._keys.stream(stage.name, partition), self._keys.dead(stage.name, partition)]
+        return [reply == 1 for reply in await self._run(scripts.bury(self._writer, keys, args))]
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+
+    async def status(self) -> list[StageStatus]:
+        """Depths of every stage, summed over its partitions; read at one moment."""
+        places = [(stage, partition) for stage in self.pipeline for partition in range(self.partitions)]
+        commands: list[tuple[Any, ...]] = []
+        for stage, partition in places:
+            stream = self._keys.stream(stage.name, partition)
+            commands += ("XLEN", stream), ("XPENDING", stream, GROUP)
+            commands.append(("XLEN", self._keys.dead(stage.name, partition)))
+        replies = await self._together(commands)
+        totals = {stage.name: StageStatus(stage.queue, stage.name) for stage in self.pipeline}
+        for index, (stage, _) in enumerate(places):
+            totals[stage.name] = _plus(totals[stage.name], *replies[3 * index : 3 * index + 3])
+        return list(totals.values())
+
+    async def look(self, job: JobId) -> JobView | None:
+        """A job's state, or None where it is unknown or finished and no longer remembered."""
+        stage = self.pipeline.stage(job.stage)
+        stream = self._keys.stream(job.stage, job.partition)
+        found, pending, remembered = await self._together(
+            [
+                ("XRANGE", stream, job.entry, job.entry),
+                ("XPENDING", stream, GROUP, job.entry, job.entry, 1),
+                ("HMGET", self._keys.job(job), "record", "next"),
+            ]
+        )
+        record = decode_record(remembered[0]) if remembered[0] else None
+        view = JobView(job_id=str(job), queue=stage.queue, stage=stage.name, state="waiting")
+        if found:
+            return _unfinished(view, _body(found[0][1]), pending, record)
+        return _finished(view, record, remembered[1]) if record else None
+
+    async def check(self) -> ServerInfo:
+        """Ask the server what it is. Raises ServerUnavailable or ServerUnsuitable (too old)."""
+        text = await self._run(self._writer.execute_command("INFO"))
+        info = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+        version = info.get("valkey_version") or info["redis_version"]
+        if int(info["redis_version"].split(".")[0]) < 7:
+            raise ServerUnsuitable(f"Redis {version} at {self.address} is too old; Riacho needs 7.0 or newer")
+        return ServerInfo(version, _warnings(info))
+
+    async def ping(self) -> None:
+        """Raise ServerUnavailable unless the server answers."""
+        await self._run(self._writer.execute_command("PING"))
+
+    # ── the one way to the server ────────────────────────────────────────────────────────────────
+
+    async def _together(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Commands in one transaction. A missing group answers None."""
+        pipe = self._writer.pipeline(transaction=True)
+        for command in commands:
+            pipe.execute_command(*command)
+        replies = await self._run(pipe.execute(raise_on_error=False))
+        for reply in replies:
+            if isinstance(reply, RedisError) and "NOGROUP" not in str(reply):
+                raise reply
+        return [None if isinstance(reply, RedisError) else reply for reply in replies]
+
+    async def _run(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await call
+        except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
+            raise ServerUnavailable(f"Redis at {self.address}: {error}") from error
+
+
+def _client(url: str, timeout: float) -> "Redis":
+    client: Redis = Redis.from_url(
+        url,
+        protocol=2,
+        socket_timeout=timeout,
+        socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 0),
+        max_connections=1000,
+    )
+    # Replies as they come: the broker knows their shape, and the callbacks cost more than the command.
+    client.response_callbacks.clear()
+    return client
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[start : start + MOST_PER_CALL] for start in range(0, len(items), MOST_PER_CALL))
+
+
+def _body(fields: list[bytes]) -> bytes:
+    """The envelope's bytes. What others put into the stream stays whole, and fails to decode later."""
+    return fields[1] if len(fields) == 2 and fields[0] == b"e" else msgspec.msgpack.encode(fields)
+
+
+def _added(stage: str, partition: int, reply: bytes) -> Added:
+    if reply == b"!":
+        return Added(None)
+    return Added(JobId(stage, partition, reply.lstrip(b"=").decode()), reply.startswith(b"="))
+
+
+def _plus(total: StageStatus, length: int, pending: Any, dead: int) -> StageStatus:
+    count, consumers = (pending[0], pending[3] or []) if pending else (0, [])
+    parked = {name: int(held) for name, held in consumers}
+    retrying, released = parked.get(RETRYING, 0), parked.get(RELEASED, 0)
+    return StageStatus(
+        total.queue,
+        total.stage,
+        waiting=total.waiting + length - count + released,
+        active=total.active + count - retrying - released,
+        retrying=total.retrying + retrying,
+        dead=total.dead + dead,
+    )
+
+
+def _unfinished(view: JobView, body: bytes, pending: Any, record: Record | None) -> JobView:
+    changes: dict[str, Any] = {}
+    if pending:
+        _, consumer, _, attempt = pending[0]
+        parked: dict[bytes, str] = {RETRYING: "retrying", RELEASED: "waiting"}
+        changes = {"state": parked.get(consumer, "active"), "attempt": attempt}
+    if record:
+        changes["error"] = record.error
+    try:
+        envelope = unseal(body)
+        changes |= {"tenant": envelope.tenant, "enqueued_at": envelope.enqueued_ms}
+    except ValueError as error:
+        changes["error"] = str(error)
+    return msgspec.structs.replace(view, **changes)
+
+
+def _finished(view: JobView, record: Record, following: bytes | None) -> JobView:
+    return msgspec.structs.replace(
+        view,
+        state=record.state,
+        attempt=record.attempt,
+        ended_at=record.at_ms,
+        result=record.result,
+        reason=record.reason,
+        error=record.error,
+        next=following.decode().split(",") if following else [],
+    )
+
+
+def _warnings(info: dict[str, str]) -> list[str]:
+    warnings = []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        warnings.append(
+            f"maxmemory-policy is '{policy}': Redis may delete queued jobs when memory is short; "
+            "set it to 'noeviction'"
+        )
+    if info.get("aof_enabled") == "0":
+        warnings.append("appendonly is off: a restart of Redis loses the newest jobs; set 'appendonly yes'")
+    return warnings

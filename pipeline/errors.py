@@ -1,0 +1,63 @@
+"""Every error Riacho raises on purpose.
+
+RiachoError
+├── BadInput               the caller's fault; the message names the value and the remedy
+│   ├── UnknownStage
+│   ├── BadPayload
+│   └── BadJobId
+├── ServerUnavailable      Redis cannot be reached, or went away
+├── ServerUnsuitable       Redis answers, but cannot be used as it is
+├── DataFolderInUse        another embedded server runs on the same folder
+├── EmbeddedServerFailed   the embedded server did not start
+└── Permanent              raised by a handler: trying this job again cannot help
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RiachoError(Exception):
+    """Base of all of them; the message is fit for a person."""
+
+
+class BadInput(RiachoError):
+    """What came in cannot be worked with."""
+
+
+class UnknownStage(BadInput):
+    """No such queue, stage, or stage in that queue."""
+
+
+class BadPayload(BadInput):
+    """A payload that does not have its stage's shape, or is too large."""
+
+
+class BadJobId(BadInput):
+    """Not of the form `<stage>.<partition>.<entry id>`."""
+
+
+class ServerUnavailable(RiachoError):
+    """Redis cannot be reached, or went away in between."""
+
+
+class ServerUnsuitable(RiachoError):
+    """Redis answers, but not as the engine needs it."""
+
+
+class DataFolderInUse(RiachoError):
+    """Another embedded server runs on the same data folder."""
+
+
+class EmbeddedServerFailed(RiachoError):
+    """The embedded server did not start."""
+
+
+class Permanent(RiachoError):
+    """Raised by a handler whose job can never succeed: it goes to the dead letters with this reason."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` when something close is known, else what is known."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(word, choices, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(choices) or 'none'}"

@@ -1,0 +1,138 @@
+"""What travels: jobs as producers ask for them, envelopes as they lie in a stream, ids, records."""
+
+import time
+from typing import Any, Literal, NamedTuple, Self
+
+import msgspec
+
+from pipeline.errors import BadJobId
+
+WIRE_VERSION = 1
+
+State = Literal["waiting", "active", "retrying", "completed", "failed"]
+
+
+def now_ms() -> int:
+    """Milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Work asked for.
+
+    `key` orders and places: jobs of one key lie in one partition. `dedup` is an id under which the stage
+    takes the job once (for the stage's dedup time); empty means no check.
+    """
+
+    stage: str
+    payload: Any
+    tenant: str = ""
+    key: str = ""
+    dedup: str = ""
+
+
+class Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The wire message, a MessagePack array. New fields go to the end with a default; types never change."""
+
+    version: int
+    payload: msgspec.Raw
+    tenant: str
+    key: str
+    enqueued_ms: int
+    trace: str = ""  # W3C traceparent of the span that sent it
+
+
+class JobId(NamedTuple):
+    """Where a job lies; `transcribe.0.1795363715263-0` needs no index to be found."""
+
+    stage: str
+    partition: int
+    entry: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `<stage>.<partition>.<entry id>`. Raises BadJobId."""
+        parts = text.split(".")
+        if len(parts) == 3 and parts[1].isdecimal() and _is_entry_id(parts[2]):
+            return cls(parts[0], int(parts[1]), parts[2])
+        raise BadJobId(f"{text[:80]!r} is not a job id; one looks like 'transcribe.0.1795363715263-0'")
+
+    def __str__(self) -> str:
+        return f"{self.stage}.{self.partition}.{self.entry}"
+
+
+def _is_entry_id(text: str) -> bool:
+    ms, _, sequence = text.partition("-")
+    return all(part.isascii() and part.isdecimal() and int(part[:21]) < 2**64 for part in (ms, sequence))
+
+
+class Delivery(msgspec.Struct, gc=False):
+    """One entry handed to this worker. `attempt` counts deliveries, this one included."""
+
+    stage: str
+    partition: int
+    entry: bytes
+    body: bytes
+    attempt: int
+
+    @property
+    def id(self) -> JobId:
+        return JobId(self.stage, self.partition, self.entry.decode())
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is remembered of a job outside its entry: its last failure, or how it ended."""
+
+    state: State
+    attempt: int
+    at_ms: int
+    result: Any = None
+    reason: str = ""
+    error: str = ""
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A job as it is shown. Times are ms since the epoch; `next` are the jobs it was handed on to."""
+
+    job_id: str
+    queue: str
+    stage: str
+    state: State
+    attempt: int = 0
+    tenant: str = ""
+    enqueued_at: int | None = None
+    ended_at: int | None = None
+    result: Any = None
+    reason: str = ""
+    error: str = ""
+    next: list[str] = []
+
+
+class Added(NamedTuple):
+    """The answer to one job offered: an id, or None where the stage is full."""
+
+    id: JobId | None
+    duplicate: bool = False
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Envelope).decode
+encode_record = msgspec.msgpack.Encoder().encode
+decode_record = msgspec.msgpack.Decoder(Record).decode
+
+
+def seal(job: Job, *, trace: str = "") -> bytes:
+    """Put a job into its envelope."""
+    payload = msgspec.Raw(_encode(job.payload))
+    return _encode(Envelope(WIRE_VERSION, payload, job.tenant, job.key, now_ms(), trace))
+
+
+def unseal(body: bytes) -> Envelope:
+    """Read an envelope. Raises ValueError saying what is wrong with the bytes."""
+    try:
+        envelope = _decode(body)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"not an envelope: {error}") from None
+    if envelope.version != WIRE_VERSION:
+        raise ValueError(f"envelope version {envelope.version}; this worker reads version {WIRE_VERSION}")
+    return envelope

@@ -1,0 +1,31 @@
+"""What a handler's run ends in: values, matched exhaustively by the settler."""
+
+from typing import Any
+
+import msgspec
+
+from pipeline.message import Job
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Finished. `forward` is handed to the next stages in the same atomic step."""
+
+    result: Any = None
+    forward: tuple[Job, ...] = ()
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Try again after `after` seconds."""
+
+    after: float
+    error: str = ""
+
+
+class Bury(msgspec.Struct, frozen=True):
+    """To the dead letters. `reason` is for a person, `error` for who has to mend it."""
+
+    reason: str
+    error: str = ""
+
+
+Outcome = Done | Retry | Bury

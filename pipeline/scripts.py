@@ -1,0 +1,32 @@
+"""The Lua scripts: each a file in lua/ with its KEYS, ARGV and answer in its head comment."""
+
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+
+class Script:
+    """A script by its file name; loads itself again where the server does not know it (restart, flush)."""
+
+    def __init__(self, name: str) -> None:
+        folder = files("pipeline") / "lua"
+        self._text = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
+        self._sha = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
+
+    async def __call__(self, client: "Redis", keys: list[str], args: list[Any]) -> Any:
+        try:
+            return await client.execute_command("EVALSHA", self._sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await client.execute_command("EVAL", self._text, len(keys), *keys, *args)
+
+
+add = Script("add")
+settle = Script("settle")
+park = Script("park")
+reclaim = Script("reclaim")
+renew = Script("renew")
+bury = Script("bury")
+leave = Script("leave")

@@ -1,0 +1,24 @@
+"""Runs a chore at an interval until stopped, whatever becomes of a single run."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from redis.exceptions import RedisError
+
+from pipeline.errors import ServerUnavailable
+
+log = logging.getLogger(__name__)
+
+
+async def every(seconds: float, run_once: Callable[[], Awaitable[int]], stopping: asyncio.Event) -> None:
+    """Call `run_once` every so many seconds; a failing server is reported, and asked again next time."""
+    while not stopping.is_set():
+        try:
+            await run_once()
+        except (ServerUnavailable, RedisError) as error:
+            log.warning("%s: %s", run_once.__qualname__, error)
+        try:
+            await asyncio.wait_for(stopping.wait(), seconds)
+        except TimeoutError:
+            continue

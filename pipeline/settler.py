@@ -1,0 +1,106 @@
+"""Writes outcomes back, many in one script call."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from redis.exceptions import RedisError
+
+from pipeline.broker import MOST_PER_CALL, Broker
+from pipeline.errors import ServerUnavailable
+from pipeline.message import Delivery
+from pipeline.outcome import Bury, Done, Outcome, Retry
+from pipeline.stage import Stage
+
+log = logging.getLogger(__name__)
+
+
+class _Item(NamedTuple):
+    stage: Stage
+    delivery: Delivery
+    outcome: Outcome
+    settled: Callable[[Delivery], object]
+
+
+class Settler:
+    """Collects outcomes and writes them in batches.
+
+    While one batch is on its way the next one gathers, so an idle worker settles at once and a busy one
+    in large calls, without a timer. A batch the server could not take is tried again until it can: writing
+    an outcome twice is harmless, as the second time the entry is gone.
+    """
+
+    def __init__(self, broker: Broker, consumer: str) -> None:
+        self.counts: Counter[str] = Counter()
+        self._broker = broker
+        self._consumer = consumer
+        self._waiting: list[_Item] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    def put(
+        self, stage: Stage, delivery: Delivery, outcome: Outcome, settled: Callable[[Delivery], object]
+    ) -> None:
+        """Queue an outcome; `settled` is called once it is written, or found to be another's."""
+        self._waiting.append(_Item(stage, delivery, outcome, settled))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until closed and empty."""
+        while not (self._closing and not self._waiting):
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MOST_PER_CALL], self._waiting[MOST_PER_CALL:]
+                await self._write_until_taken(batch)
+
+    def close(self) -> None:
+        """Let `run` end when everything is written."""
+        self._closing = True
+        self._wake.set()
+
+    async def _write_until_taken(self, batch: list[_Item]) -> None:
+        pause = 0.05
+        while True:
+            try:
+                await self._write(batch)
+            except (ServerUnavailable, RedisError) as error:
+                log.warning("outcomes of %d jobs wait to be written: %s", len(batch), error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+            else:
+                break
+        for item in batch:
+            item.settled(item.delivery)
+
+    async def _write(self, batch: list[_Item]) -> None:
+        groups: dict[tuple[str, int], list[_Item]] = {}
+        for item in batch:
+            groups.setdefault((item.stage.name, item.delivery.partition), []).append(item)
+        await asyncio.gather(*(self._write_group(group) for group in groups.values()))
+
+    async def _write_group(self, group: list[_Item]) -> None:
+        stage, partition = group[0].stage, group[0].delivery.partition
+        done: list[tuple[Delivery, Done]] = []
+        failed: list[tuple[Delivery, Retry]] = []
+        dead: list[tuple[Delivery, Bury]] = []
+        for item in group:
+            match item.outcome:
+                case Done():
+                    done.append((item.delivery, item.outcome))
+                case Retry():
+                    failed.append((item.delivery, item.outcome))
+                case Bury():
+                    dead.append((item.delivery, item.outcome))
+        if done:
+            self._count("settled", await self._broker.settle(stage, partition, done))
+        if failed:
+            self._count("retried", await self._broker.retry(stage, partition, self._consumer, failed))
+        if dead:
+            self._count("buried", await self._broker.bury(stage, partition, self._consumer, dead))
+
+    def _count(self, what: str, mine: list[bool]) -> None:
+        self.counts[what] += sum(mine)
+        self.counts["settled elsewhere"] += len(mine) - sum(mine)

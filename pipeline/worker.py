@@ -1,0 +1,123 @@
+"""The worker: fetch → execute → settle for some stages, with its chores beside it."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from redis.exceptions import RedisError
+
+from pipeline.broker import Broker
+from pipeline.errors import ServerUnavailable
+from pipeline.executor import Executor
+from pipeline.fetcher import Fetcher
+from pipeline.lane import Lane
+from pipeline.message import Delivery
+from pipeline.services import reclaimer, ticker
+from pipeline.services.reclaimer import Reclaimer
+from pipeline.services.renewer import Renewer
+from pipeline.settler import Settler
+from pipeline.stage import Stage
+
+log = logging.getLogger(__name__)
+
+SETTLE_GRACE = 10.0  # seconds a stopping worker waits for a server that is away
+
+
+class Worker:
+    """Works the given stages until told to stop.
+
+    1. Fetchers bring new entries into each stage's lane, the reclaimer those due again or abandoned.
+    2. Lanes run handlers within the stage's concurrency.
+    3. The settler writes outcomes back.
+    4. The renewer keeps the leases of everything held, off this event loop.
+
+    `lease` and `grace` are seconds: how long a silent worker keeps its entries, and how long running
+    jobs may go on after a stop.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Broker],
+        stages: Sequence[Stage],
+        *,
+        lease: float = 15.0,
+        grace: float = 60.0,
+    ) -> None:
+        self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+        self.broker = connect()
+        self.settler = Settler(self.broker, self.consumer)
+        executor = Executor(self.broker.pipeline)
+        self.lanes = [Lane(stage, executor, self.settler) for stage in stages]
+        self._grace = grace
+        self._fetchers = [
+            Fetcher(self.broker, lane, partition, self.consumer, self._give)
+            for lane in self.lanes
+            for partition in range(self.broker.partitions)
+        ]
+        self._reclaimer = Reclaimer(self.broker, self.lanes, self.consumer, lease, self._give)
+        self._renewer = Renewer(connect, self.lanes, self.consumer, lease)
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Work until `stop` is set; returns how many jobs were cut off and left to their lease."""
+        async with self.broker:
+            self._renewer.start()
+            stop_chores = asyncio.Event()
+            reading = [asyncio.create_task(fetcher.run()) for fetcher in self._fetchers]
+            reading.append(
+                asyncio.create_task(ticker.every(reclaimer.INTERVAL, self._reclaimer.run_once, stop_chores))
+            )
+            settling = asyncio.create_task(self.settler.run())
+            log.info("working %s as %s", ", ".join(lane.stage.full_name for lane in self.lanes), self.consumer)
+            try:
+                await _until(stop, [*reading, settling])
+            finally:
+                stop_chores.set()
+                cut_off = await self._shut_down(reading, settling)
+        return cut_off
+
+    async def _shut_down(self, reading: list[asyncio.Task[None]], settling: asyncio.Task[None]) -> int:
+        # The order matters: nothing new comes in, what never started goes back at once, what runs may
+        # finish and be settled, and only then do the leases end.
+        for lane in self.lanes:
+            lane.close()
+        await asyncio.wait(reading)
+        for lane in self.lanes:
+            await self._give_back(lane, lane.take_unstarted())
+        cut_off = sum(await asyncio.gather(*(lane.drain(self._grace) for lane in self.lanes)))
+        self.settler.close()
+        await asyncio.wait([settling], timeout=SETTLE_GRACE)
+        self._renewer.stop()
+        with _server_may_be_gone("leave"):
+            await self.broker.leave(self.consumer)
+        return cut_off
+
+    async def _give(self, lane: Lane, deliveries: list[Delivery]) -> None:
+        await self._give_back(lane, lane.accept(deliveries))
+
+    async def _give_back(self, lane: Lane, deliveries: list[Delivery]) -> None:
+        for partition in {delivery.partition for delivery in deliveries}:
+            of_it = [delivery for delivery in deliveries if delivery.partition == partition]
+            with _server_may_be_gone("hand entries back"):
+                await self.broker.release(lane.stage.name, partition, self.consumer, of_it)
+
+
+@contextmanager
+def _server_may_be_gone(what: str) -> Iterator[None]:
+    """Go on without the server: what it was not told, the end of the lease tells it."""
+    try:
+        yield
+    except (ServerUnavailable, RedisError) as error:
+        log.warning("could not %s: %s", what, error)
+
+
+async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for `stop`; raises what ended one of the tasks before."""
+    stopped = asyncio.create_task(stop.wait())
+    ended, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    for task in ended - {stopped}:
+        task.result()
