@@ -31,13 +31,15 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of work: one stream, one consumer group, its own limits.
 
     `handler(ctx, payload)` returns an Outcome, or a result that stands for `Done(result)`.
-    Times are seconds. `prefetch` is how many entries a worker may hold beyond those it runs.
+    A worker awaits `prepare` before it takes the stage's first entry. Times are seconds. `prefetch` is
+    how many entries a worker may hold beyond those it runs.
     """
 
     queue: str
     name: str
     payload: type
     handler: Handler
+    prepare: Callable[[], Awaitable[None]] | None = None
     concurrency: int = 1
     prefetch: int = 0
     timeout: float = 30.0

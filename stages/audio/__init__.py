@@ -1,0 +1,1 @@
+"""Voice notes: where they come from, what is in them, what is said in them."""

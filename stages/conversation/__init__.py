@@ -1,0 +1,1 @@
+"""Conversations: what was said in a chat, and what to answer."""

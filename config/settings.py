@@ -1,0 +1,236 @@
+"""Settings: default.toml, then a file, then the environment, then flags; frozen once they are read."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from urllib.parse import quote
+
+import msgspec
+
+PREFIX = "RIACHO_"
+# Read elsewhere, or by the test suite.
+OTHER_VARIABLES = {"RIACHO_CONFIG", "RIACHO_TEST_SERVER"}
+
+Tree = dict[str, dict[str, Any]]
+T = TypeVar("T")
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the message names it, its value and the remedy."""
+
+
+class Secret:
+    """A string that does not show itself in logs, errors or `repr`."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self._value else "Secret('')"
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Fields are described in default.toml."""
+
+
+class Redis(_Section, frozen=True):
+    url: Secret
+    namespace: str
+    partitions: Count
+
+
+class Data(_Section, frozen=True):
+    folder: Path
+
+
+class Http(_Section, frozen=True):
+    host: str
+    port: Port
+    payload_limit: Count
+
+
+class Worker(_Section, frozen=True):
+    lease: Seconds
+    grace: Seconds
+
+
+class WhatsApp(_Section, frozen=True):
+    app_secret: Secret
+    verify_token: Secret
+    access_token: Secret
+    graph_url: str
+    version: str
+
+
+class Audio(_Section, frozen=True):
+    model: str
+    device: Literal["auto", "cpu", "cuda"]
+    compute_type: str
+    language: str
+    beam_size: Count
+    threads: Annotated[int, msgspec.Meta(ge=0)]
+    concurrency: Count
+    timeout: Seconds
+    cache: Path
+    roots: list[Path]
+    byte_limit: Count
+    duration_limit: Seconds
+
+
+class Conversation(_Section, frozen=True):
+    concurrency: Count
+    context: Count
+
+
+class Notification(_Section, frozen=True):
+    concurrency: Count
+
+
+class Store(_Section, frozen=True):
+    url: Secret
+
+
+class Log(_Section, frozen=True):
+    level: Literal["debug", "info", "warning", "error"]
+
+
+class Settings(_Section, frozen=True):
+    redis: Redis
+    data: Data
+    http: Http
+    worker: Worker
+    whatsapp: WhatsApp
+    audio: Audio
+    conversation: Conversation
+    notification: Notification
+    store: Store
+    log: Log
+
+
+def load(flags: Tree | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force. Raises SettingsError."""
+    environ = os.environ if environ is None else environ
+    tree = _known("default.toml", tomllib.loads((files("config") / "default.toml").read_text()))
+    layers = [_file(environ.get("RIACHO_CONFIG")), _redis_variables(environ), _variables(environ), flags or {}]
+    for layer in layers:
+        for section, values in layer.items():
+            tree[section] |= values
+    return _freeze(tree)
+
+
+def child_environment(settings: Settings, **more: str) -> dict[str, str]:
+    """The environment for a process of ours that is to have these settings."""
+    variables = {}
+    for section in _sections():
+        for key, value in msgspec.structs.asdict(getattr(settings, section)).items():
+            variables[_variable(section, key)] = _as_text(value)
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "RIACHO_CONFIG"))}
+    return own | variables | more
+
+
+def _file(path: str | None) -> Tree:
+    if not path:
+        return {}
+    try:
+        return _known(path, tomllib.loads(Path(path).read_text()))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"configuration file {path}: {error}") from None
+
+
+def _known(source: str, tree: dict[str, Any]) -> Tree:
+    """Check names early, where the source of a misspelt one is still known."""
+    for section, values in tree.items():
+        if section not in _sections() or not isinstance(values, dict):
+            raise SettingsError(f"{source}: no section [{section}]{_did_you_mean(section, _sections())}")
+        for key in values:
+            if key not in _keys(section):
+                raise SettingsError(f"{source}: no setting {section}.{key}{_did_you_mean(key, _keys(section))}")
+    return tree
+
+
+def _variables(environ: Mapping[str, str]) -> Tree:
+    known = {_variable(section, key): (section, key) for section in _sections() for key in _keys(section)}
+    tree: Tree = {}
+    for name, value in environ.items():
+        if name in known:
+            section, key = known[name]
+            tree.setdefault(section, {})[key] = _listed(section, key, value)
+        elif name.startswith(PREFIX) and name not in OTHER_VARIABLES:
+            raise SettingsError(f"environment variable {name} is no setting{_did_you_mean(name, known)}")
+    return tree
+
+
+def _redis_variables(environ: Mapping[str, str]) -> Tree:
+    """REDIS_URL, or REDIS_HOST, REDIS_PORT, REDIS_PASSWORD and REDIS_DB put together."""
+    if url := environ.get("REDIS_URL"):
+        return {"redis": {"url": url}}
+    if not any(environ.get(f"REDIS_{part}") for part in ("HOST", "PORT", "PASSWORD", "DB")):
+        return {}
+    password = environ.get("REDIS_PASSWORD", "")
+    host, port = environ.get("REDIS_HOST") or "127.0.0.1", environ.get("REDIS_PORT") or "6379"
+    login = f":{quote(password, safe='')}@" if password else ""
+    return {"redis": {"url": f"redis://{login}{host}:{port}/{environ.get('REDIS_DB') or '0'}"}}
+
+
+def _freeze(tree: Tree) -> Settings:
+    sections: dict[str, Any] = {}
+    for section, kind in get_type_hints(Settings).items():
+        try:
+            sections[section] = msgspec.convert(tree[section], kind, strict=False, dec_hook=_from_plain)
+        except msgspec.ValidationError as error:
+            message, _, key = str(error).rpartition(" - at `$.")
+            key = key.rstrip("`").partition("[")[0]
+            shown = "" if get_type_hints(kind)[key] is Secret else f" = {tree[section][key]!r}"
+            raise SettingsError(f"setting {section}.{key}{shown}: {message}") from None
+    return Settings(**sections)
+
+
+def _from_plain(kind: type[T], value: Any) -> T:
+    if kind is Secret and isinstance(value, str):
+        return kind(value)  # type: ignore[call-arg]
+    if kind is Path and isinstance(value, str):
+        return kind(Path(value).expanduser())  # type: ignore[call-arg]
+    raise ValueError(f"expected text, got {value!r}")
+
+
+def _sections() -> tuple[str, ...]:
+    return Settings.__struct_fields__
+
+
+def _keys(section: str) -> tuple[str, ...]:
+    fields: tuple[str, ...] = get_type_hints(Settings)[section].__struct_fields__
+    return fields
+
+
+def _variable(section: str, key: str) -> str:
+    return f"{PREFIX}{section}_{key}".upper()
+
+
+def _listed(section: str, key: str, value: str) -> Any:
+    hint = get_type_hints(get_type_hints(Settings)[section])[key]
+    return [item for item in value.split(",") if item] if getattr(hint, "__origin__", None) is list else value
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, Secret):
+        return value.reveal()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(known))}"

@@ -1,0 +1,106 @@
+"""The default Responder: a few rules in Portuguese, English and Spanish."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from stages.ports import Message
+
+
+class Rule(NamedTuple):
+    """A topic: the words that raise it (whole words, without accents) and the answer."""
+
+    words: str
+    answer: str
+
+
+# The first rule whose words occur wins: what costs money comes before courtesies.
+RULES: dict[str, tuple[Rule, ...]] = {
+    "pt": (
+        Rule("pix|pagamento|paguei|comprovante", "Obrigado! Vamos conferir o pagamento e já confirmamos."),
+        Rule("quanto custa|preco|valor|quanto e", "Já vou conferir o preço para você. Um momento, por favor."),
+        Rule(
+            "pedido|pedir|quero|queria|gostaria|encomendar",
+            "Anotado! Posso confirmar o seu pedido? Diga também o endereço de entrega.",
+        ),
+        Rule("entrega|endereco|frete", "Entregamos na sua região. Qual é o endereço?"),
+        Rule("horario|aberto|abrem|fecham", "Atendemos todos os dias, das 9h às 22h."),
+        Rule("obrigado|obrigada|valeu|agradeco", "Nós é que agradecemos! Volte sempre."),
+        Rule("ola|oi|bom dia|boa tarde|boa noite", "Olá! Como podemos ajudar?"),
+    ),
+    "es": (
+        Rule("pago|pague|transferencia|comprobante", "¡Gracias! Revisamos el pago y le confirmamos enseguida."),
+        Rule("cuanto cuesta|cuanto vale|precio", "Enseguida le confirmo el precio. Un momento, por favor."),
+        Rule(
+            "pedido|pedir|quiero|quisiera|encargar",
+            "¡Anotado! ¿Confirmamos su pedido? Díganos también la dirección de entrega.",
+        ),
+        Rule("entrega|direccion|envio", "Entregamos en su zona. ¿Cuál es la dirección?"),
+        Rule("horario|abierto|abren|cierran", "Atendemos todos los días, de 9 a 22 h."),
+        Rule("gracias", "¡Gracias a usted! Hasta pronto."),
+        Rule("hola|buenos dias|buenas tardes|buenas noches", "¡Hola! ¿En qué podemos ayudarle?"),
+    ),
+    "en": (
+        Rule("paid|payment|receipt", "Thank you! We will check the payment and confirm shortly."),
+        Rule("how much|price|cost", "Let me check the price for you. One moment, please."),
+        Rule(
+            "order|i want|i would like|id like|i'd like",
+            "Noted! Shall we confirm your order? Please send the delivery address too.",
+        ),
+        Rule("delivery|deliver|address|shipping", "We deliver in your area. What is the address?"),
+        Rule("open|close|hours", "We are open every day from 9 am to 10 pm."),
+        Rule("thanks|thank you", "Thank you! See you soon."),
+        Rule("hello|hi|good morning|good afternoon|good evening", "Hello! How can we help?"),
+    ),
+}
+
+# Short words that tell the languages apart where no rule does.
+MARKS = {
+    "pt": "voces|voce|eu|nao|uma|um|para|hoje|meu|minha|tem|com|muito|esta|estava|foi|e|o|os|as|ja|pelo|de",
+    "es": "usted|ustedes|yo|no|una|un|para|hoy|mi|tiene|tienen|con|muy|esta|fue|y|el|los|las|ya|por|de",
+    "en": "you|i|not|a|an|for|today|my|have|with|very|is|was|and|the|by|of|do|to",
+}
+
+UNSURE = {
+    "pt": "Obrigado pela mensagem! Um atendente responde em breve.",
+    "es": "¡Gracias por su mensaje! Le responderemos en breve.",
+    "en": "Thanks for your message! Someone will answer shortly.",
+}
+
+DEFAULT_LANGUAGE = "pt"
+
+
+class RuleResponder:
+    """Answers by topic, in the customer's language; unsure of the language, in the one used before."""
+
+    async def reply(self, history: Sequence[Message]) -> str:
+        said = [_plain(message.text) for message in history if message.direction == "in"]
+        language = next(filter(None, map(_language, reversed(said))), DEFAULT_LANGUAGE)
+        for rule in RULES[language]:
+            if _occurs(rule.words, said[-1]):
+                return rule.answer
+        return UNSURE[language]
+
+
+def _plain(text: str) -> str:
+    """Lower case, without accents and punctuation."""
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    return " ".join(re.findall(r"[\w']+", "".join(c for c in letters if not unicodedata.combining(c))))
+
+
+def _language(text: str) -> str | None:
+    """The language most words speak for; None where there is no telling."""
+    scores = {language: _score(language, text) for language in RULES}
+    best = max(scores.values())
+    winners = [language for language, score in scores.items() if score == best]
+    return winners[0] if best and len(winners) == 1 else None
+
+
+def _score(language: str, text: str) -> int:
+    topics = "|".join(rule.words for rule in RULES[language])
+    return len(re.findall(rf"\b(?:{topics}|{MARKS[language]})\b", text))
+
+
+def _occurs(words: str, text: str) -> bool:
+    return re.search(rf"\b(?:{words})\b", text) is not None

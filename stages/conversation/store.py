@@ -1,0 +1,85 @@
+"""Conversations in a database: SQLite beside the process, or PostgreSQL; the same statements on both."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, String, Table, Text, event, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from stages.ports import Message
+
+metadata = MetaData()
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("chat", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("direction", String(3), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("sent_ms", BigInteger, nullable=False),
+    Column("voice", Boolean, nullable=False),
+)
+Index("messages_by_time", messages.c.tenant, messages.c.chat, messages.c.sent_ms)
+
+# The dialects' own INSERT knows ON CONFLICT, the general one does not.
+INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class ConversationStore:
+    """The Conversations port. A context manager: entering makes the tables where they are missing."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_async_engine(url)
+        self._insert = INSERTS[self._engine.dialect.name]
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine.sync_engine, "connect", _let_processes_share)
+
+    async def __aenter__(self) -> Self:
+        async with self._engine.begin() as connection:
+            await connection.execute(CreateTable(messages, if_not_exists=True))
+            for index in messages.indexes:
+                await connection.execute(CreateIndex(index, if_not_exists=True))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._engine.dispose()
+
+    async def record(self, new: Sequence[Message]) -> None:
+        """See the port."""
+        rows = [msgspec.structs.asdict(message) for message in new]
+        async with self._engine.begin() as connection:
+            await connection.execute(self._insert(messages).on_conflict_do_nothing(), rows)
+
+    async def find(self, tenant: str, chat: str, id: str) -> Message | None:  # noqa: A002
+        """See the port."""
+        found = await self._read(_of(tenant, chat).where(messages.c.id == id))
+        return found[0] if found else None
+
+    async def history(self, tenant: str, chat: str, limit: int) -> list[Message]:
+        """See the port."""
+        latest = await self._read(_of(tenant, chat).order_by(messages.c.sent_ms.desc()).limit(limit))
+        return latest[::-1]
+
+    async def _read(self, query: Any) -> list[Message]:
+        async with self._engine.connect() as connection:
+            return [Message(**row) for row in (await connection.execute(query)).mappings()]
+
+
+def _of(tenant: str, chat: str) -> Any:
+    return select(messages).where(messages.c.tenant == tenant, messages.c.chat == chat)
+
+
+def _let_processes_share(connection: Any, _: object) -> None:
+    """Readers beside one writer (WAL); a writer waits for its turn instead of failing."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

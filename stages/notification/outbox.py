@@ -1,0 +1,51 @@
+"""The Messenger that needs no credentials: messages go to a local file, one JSON object a line."""
+
+import asyncio
+import fcntl
+from pathlib import Path
+
+import msgspec
+
+from pipeline.message import now_ms
+
+
+class Sent(msgspec.Struct, rename="camel"):
+    """A line of the outbox."""
+
+    job_id: str
+    tenant: str
+    to: str
+    text: str
+    sent_ms: int
+
+
+class Outbox:
+    """Appends to a file that several processes may share. A job that comes again is not written twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def send(self, *, job_id: str, tenant: str, to: str, text: str, redelivered: bool) -> str:
+        """See the port."""
+        sent = Sent(job_id, tenant, to, text, now_ms())
+        await asyncio.to_thread(self._append, sent, redelivered)
+        return f"outbox:{job_id}"
+
+    def _append(self, sent: Sent, redelivered: bool) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if redelivered and self._has(sent.job_id):
+                return
+            file.write(msgspec.json.encode(sent) + b"\n")
+
+    def _has(self, job_id: str) -> bool:
+        with self._path.open("rb") as file:
+            return any(_job_id(line) == job_id for line in file)
+
+
+def _job_id(line: bytes) -> str:
+    try:
+        return msgspec.json.decode(line, type=Sent).job_id
+    except msgspec.DecodeError:
+        return ""  # a line cut short by a crash was never reported as sent
