@@ -1,0 +1,1 @@
+"""Every way in: HTTP, webhooks, the command line; and the composition root that puts the parts together."""

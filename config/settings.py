@@ -132,6 +132,14 @@ def load(flags: Tree | None = None, *, environ: Mapping[str, str] | None = None)
     return _freeze(tree)
 
 
+def replaced(settings: Settings, **sections: dict[str, Any]) -> Settings:
+    """The same settings but for some values, given by section."""
+    changed = {
+        name: msgspec.structs.replace(getattr(settings, name), **values) for name, values in sections.items()
+    }
+    return msgspec.structs.replace(settings, **changed)
+
+
 def child_environment(settings: Settings, **more: str) -> dict[str, str]:
     """The environment for a process of ours that is to have these settings."""
     variables = {}

@@ -1,0 +1,143 @@
+"""The command line: `riacho`, or `python -m api`."""
+
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+
+from api import demo as demonstration
+from api import processes
+from api.queues import QueueStatus, summed
+from api.root import open_broker
+from config import Secret, Settings, SettingsError, load, logs, replaced
+from config.settings import Tree
+from pipeline import RiachoError
+from pipeline.embedded import EmbeddedServer
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Riacho: stream processing for high-volume chat on Redis Streams.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="8080")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the data kept between runs.", show_default=".riacho")]
+WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
+
+
+@app.command()
+def up(host: Host = None, port: Port = None, data: Data = None) -> None:
+    """Run everything: API, workers and, unless a Redis is configured, a server of our own."""
+    settings = _settings(http={"host": host, "port": port}, data={"folder": data})
+
+    async def run(served: Settings) -> None:
+        stop = processes.stop_signal()
+        async with processes.process_tree(served):
+            await stop.wait()
+
+    with_server(settings, run)
+
+
+@app.command()
+def demo(data: Data = None) -> None:
+    """Run everything, send a sample chat through it, show each step, and end."""
+    settings = _settings(data={"folder": data or Path(".riacho/demo")}, log={"level": "warning"})
+    ok = with_server(settings, demonstration.run)
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def api(host: Host = None, port: Port = None, with_parent: WithParent = False) -> None:
+    """Run the HTTP service."""
+    settings = _settings(http={"host": host, "port": port})
+
+    async def run() -> None:
+        await processes.run_api(settings, processes.stop_signal(with_parent=with_parent))
+
+    uvloop.run(run())
+
+
+@app.command()
+def worker(
+    stages: Annotated[str, typer.Option(help="Stages to work, separated by commas.", show_default="all")] = "",
+    nice: Annotated[int, typer.Option(help="Lower the priority by so much (0 to 19).", min=0, max=19)] = 0,
+    with_parent: WithParent = False,
+) -> None:
+    """Run a worker."""
+    settings = _settings()
+    processes.lower_priority(nice)
+
+    async def run() -> None:
+        stop = processes.stop_signal(with_parent=with_parent)
+        cut_off = await processes.run_worker(settings, [name for name in stages.split(",") if name], stop)
+        if cut_off:
+            log.error("%d jobs still ran at the end of the grace time; their lease will bring them back", cut_off)
+            os._exit(1)  # their threads cannot be ended, and would be waited for
+
+    uvloop.run(run())
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the depth of every queue."""
+    settings = _settings()
+    if not settings.redis.url:
+        running = EmbeddedServer(settings.data.folder).url
+        settings = _settings(redis={"url": running})
+
+    async def ask() -> list[QueueStatus]:
+        async with open_broker(settings) as broker:
+            return summed(await broker.status())
+
+    queues = uvloop.run(ask())
+    if as_json:
+        typer.echo(msgspec.json.encode({"queues": queues}))
+    else:
+        Console().print(demonstration.status_table(queues))
+
+
+def with_server(settings: Settings, run: Callable[[Settings], Awaitable[T]]) -> T:
+    """Run on the configured Redis, or on an embedded server that lasts as long."""
+    if settings.redis.url:
+        return uvloop.run(_call(run, settings))
+    with EmbeddedServer(settings.data.folder) as server:
+        served = replaced(settings, redis={"url": Secret(server.url)})
+        return uvloop.run(_call(run, served))
+
+
+async def _call(run: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:
+    return await run(settings)
+
+
+def _settings(**flags: dict[str, Any]) -> Settings:
+    given: Tree = {
+        section: {key: str(value) for key, value in values.items() if value is not None}
+        for section, values in flags.items()
+    }
+    settings = load(given)
+    logs.set_up(settings.log.level)
+    return settings
+
+
+def main() -> None:
+    """Entry point; errors made for a person are one line without a traceback."""
+    try:
+        app()
+    except (RiachoError, SettingsError) as error:
+        sys.exit(f"riacho: {error}")
+
+
+if __name__ == "__main__":
+    main()

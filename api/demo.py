@@ -1,0 +1,251 @@
+"""`riacho demo`: the whole pipeline on this machine, a sample chat sent through it, each step as it happens."""
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from rich.console import Console
+from rich.table import Table
+
+from api.processes import process_tree
+from api.queues import QueueStatus
+from api.whatsapp import sign
+from config import Secret, Settings, replaced
+from pipeline.message import JobView
+from stages.notification.outbox import Sent
+
+PHONE_NUMBER_ID = "106540352242922"  # ours; the tenant of the sample chat
+START_DEADLINE = 60.0
+JOB_DEADLINE = 120.0
+
+
+class Said(NamedTuple):
+    """One message of the sample chat: a text, or a voice note from samples/."""
+
+    customer: str
+    text: str = ""
+    voice: str = ""
+
+
+CHAT = (
+    Said("5511987654321", text="Olá, boa noite!"),
+    Said("5511987654321", voice="pedido-pizzas.ogg"),
+    Said("14155550123", text="Hello, how much is a large pizza?"),
+    Said("34655501234", text="Hola, ya hice la transferencia, le mando el comprobante."),
+    Said("5511987654321", voice="obrigado.ogg"),
+)
+
+
+class StepFailed(Exception):
+    """A step did not happen; the message says which and why."""
+
+
+class Show:
+    """Prints lines with the seconds since the start; colours on a terminal, plain text elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._started = time.monotonic()
+
+    def step(self, text: str, style: str = "") -> None:
+        self._console.print(f"{time.monotonic() - self._started:6.2f} s  {text}", style=style, markup=False)
+
+    def table(self, table: Table) -> None:
+        self._console.print(table)
+
+
+async def run(settings: Settings) -> bool:
+    """The demo on a server that runs; True when every reply has gone out."""
+    show = Show()
+    try:
+        async with media_store() as graph_url:
+            settings = _own(settings, graph_url)
+            show.step(f"starting API, worker and transcriber on {settings.redis.url.reveal().partition('://')[0]}")
+            async with process_tree(settings), aiohttp.ClientSession(_address(settings)) as http:
+                await _ready(http)
+                show.step(f"API answers on {_address(settings)}")
+                secret = settings.whatsapp.app_secret.reveal()
+                following = [await _say(http, secret, said, show) for said in CHAT]
+                ends = await asyncio.gather(*(_follow(http, jobs, said, show) for jobs, said in following))
+                await _show_end(http, settings, [job for jobs in ends for job in jobs], show)
+    except (StepFailed, aiohttp.ClientError) as error:
+        show.step(f"failed: {error}", "bold red")
+        return False
+    show.step("every reply has gone out", "bold green")
+    return True
+
+
+def _own(settings: Settings, graph_url: str) -> Settings:
+    """Settings of this demo: made-up secrets, a free port, media from our stand-in."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return replaced(
+        settings,
+        http={"host": "127.0.0.1", "port": port},
+        whatsapp={
+            "app_secret": Secret(secrets.token_hex(16)),
+            "verify_token": Secret(secrets.token_hex(16)),
+            "access_token": Secret(secrets.token_hex(16)),
+            "graph_url": graph_url,
+        },
+    )
+
+
+def _address(settings: Settings) -> str:
+    return f"http://{settings.http.host}:{settings.http.port}"
+
+
+async def _ready(http: aiohttp.ClientSession) -> None:
+    end = time.monotonic() + START_DEADLINE
+    while time.monotonic() < end:
+        try:
+            async with http.get("/readyz") as answer:
+                if answer.status == 200:
+                    return
+        except aiohttp.ClientConnectionError:
+            pass
+        await asyncio.sleep(0.05)
+    raise StepFailed(f"the API did not come up within {START_DEADLINE:g} s")
+
+
+async def _say(http: aiohttp.ClientSession, secret: str, said: Said, show: Show) -> tuple[list[str], Said]:
+    """Post a signed webhook; returns the ids of the jobs it became."""
+    body = msgspec.json.encode(event(said))
+    started = time.perf_counter()
+    async with http.post(
+        "/webhooks/whatsapp", data=body, headers={"X-Hub-Signature-256": sign(body, secret)}
+    ) as r:
+        answer = await r.read()
+        took = (time.perf_counter() - started) * 1000
+        if r.status != 200:
+            raise StepFailed(f"the webhook answered {r.status}: {answer.decode()}")
+    jobs: list[str] = msgspec.json.decode(answer)["jobs"]
+    what = f"voice note {said.voice}" if said.voice else f"text {said.text!r}"
+    show.step(f"{said.customer} sends {what}: durable and answered in {took:.1f} ms as {', '.join(jobs)}")
+    return jobs, said
+
+
+def event(said: Said) -> dict[str, Any]:
+    """A webhook event as WhatsApp sends it for this message."""
+    message: dict[str, Any] = {
+        "from": said.customer,
+        "id": f"wamid.demo.{secrets.token_hex(12)}",
+        "timestamp": str(int(time.time())),
+    }
+    if said.voice:
+        audio = {"id": said.voice.removesuffix(".ogg"), "mime_type": "audio/ogg; codecs=opus", "voice": True}
+        message |= {"type": "audio", "audio": audio}
+    else:
+        message |= {"type": "text", "text": {"body": said.text}}
+    value = {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "551130001000", "phone_number_id": PHONE_NUMBER_ID},
+        "messages": [message],
+    }
+    change = {"field": "messages", "value": value}
+    return {"object": "whatsapp_business_account", "entry": [{"id": "0", "changes": [change]}]}
+
+
+async def _follow(http: aiohttp.ClientSession, jobs: Sequence[str], said: Said, show: Show) -> list[str]:
+    """See a message's jobs through; returns the last ones."""
+    last: list[str] = []
+    for job_id in jobs:
+        queue = {"send-client": "notification"}.get(job_id.partition(".")[0], "audio")
+        view = await _finished(http, f"/queue/job/{queue}/{job_id}", show)
+        _show_result(view, said, show)
+        last += await _follow(http, view.next, said, show) if view.next else [job_id]
+    return last
+
+
+async def _finished(http: aiohttp.ClientSession, path: str, show: Show) -> JobView:
+    end, state = time.monotonic() + JOB_DEADLINE, ""
+    while time.monotonic() < end:
+        async with http.get(path) as answer:
+            if answer.status != 200:
+                raise StepFailed(f"GET {path} answered {answer.status}: {await answer.text()}")
+            view = msgspec.json.decode(await answer.read(), type=JobView)
+        if view.state != state and view.state in ("active", "retrying") and view.stage == "transcribe":
+            show.step(f"{view.job_id} is {view.state}{f' after {view.error}' if view.error else ''}", "dim")
+        state = view.state
+        if state == "failed":
+            raise StepFailed(f"{view.job_id} failed: {view.reason} {view.error}")
+        if state == "completed":
+            return view
+        await asyncio.sleep(0.05)
+    raise StepFailed(f"{path} was still {state} after {JOB_DEADLINE:g} s; the lines above may say why")
+
+
+def _show_result(view: JobView, said: Said, show: Show) -> None:
+    match view.stage:
+        case "transcribe":
+            text, duration = view.result["text"], view.result["duration"]
+            show.step(f"{view.job_id} transcript of {said.voice} ({duration} s): {text!r}", "cyan")
+        case "process-conversation":
+            show.step(f"{view.job_id} reply to {said.customer}: {view.result['reply']!r}", "green")
+        case _:
+            show.step(f"{view.job_id} reply is out: {view.result['messageId']}")
+
+
+async def _show_end(http: aiohttp.ClientSession, settings: Settings, sent: list[str], show: Show) -> None:
+    outbox = settings.data.folder / "outbox.jsonl"
+    written = {msgspec.json.decode(line, type=Sent).job_id for line in outbox.read_bytes().splitlines()}
+    if missing := set(sent) - written or len(CHAT) - len(sent):
+        raise StepFailed(f"replies are missing from {outbox}: {missing}")
+    async with http.get("/queue/status") as answer:
+        queues = msgspec.json.decode(await answer.read(), type=dict[str, list[QueueStatus]])["queues"]
+    show.table(status_table(queues))
+    show.step(f"all {len(sent)} replies are in {outbox}")
+
+
+def status_table(queues: Sequence[QueueStatus]) -> Table:
+    """Depths of all stages, for a terminal."""
+    table = Table("queue", "stage")
+    for depth in ("waiting", "active", "retrying", "dead"):
+        table.add_column(depth, justify="right")
+    for row in _rows(queues):
+        table.add_row(*row)
+    return table
+
+
+def _rows(queues: Sequence[QueueStatus]) -> Iterator[list[str]]:
+    for queue in queues:
+        for stage in queue.stages:
+            depths = (stage.waiting, stage.active, stage.retrying, stage.dead)
+            yield [queue.queue, stage.stage, *map(str, depths)]
+
+
+@asynccontextmanager
+async def media_store() -> AsyncIterator[str]:
+    """A stand-in for WhatsApp's media store with the sample notes in it; yields its address."""
+    samples = files("api") / "samples"
+
+    async def describe(request: web.Request) -> web.Response:
+        if not request.headers.get("Authorization", "").startswith("Bearer "):
+            raise web.HTTPUnauthorized
+        name = request.match_info["media_id"]
+        return web.json_response({"url": str(request.url.with_path(f"/media/{name}.ogg"))})
+
+    async def download(request: web.Request) -> web.Response:
+        note = samples / request.match_info["file"]
+        if not note.is_file():
+            raise web.HTTPNotFound
+        return web.Response(body=note.read_bytes(), content_type="audio/ogg")
+
+    app = web.Application()
+    app.add_routes([web.get("/media/{file}", download), web.get("/{version}/{media_id}", describe)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,76 @@
+"""Errors as application/problem+json (RFC 9457)."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from pipeline.errors import BadInput, RiachoError, ServerUnavailable, UnknownStage
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+RETRY_AFTER = {"Retry-After": "1"}
+
+
+class Problem(Exception):
+    """Raised by a handler to answer with this status and, for a person, what was wrong and what to do."""
+
+    def __init__(self, status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.title, self.detail = status, title, detail
+        self.headers = headers or {}
+
+    def as_dict(self) -> dict[str, str | int]:
+        return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
+
+    def response(self) -> web.Response:
+        return web.Response(
+            status=self.status,
+            body=msgspec.json.encode(self.as_dict()),
+            headers={"Content-Type": "application/problem+json", **self.headers},
+        )
+
+
+def problem_of(error: RiachoError) -> Problem:
+    """The engine's errors as HTTP."""
+    match error:
+        case UnknownStage():
+            return Problem(404, "Not found", str(error))
+        case BadInput():
+            return Problem(400, "Bad request", str(error))
+        case ServerUnavailable():
+            log.error("%s", error)
+            return Problem(503, "Service unavailable", "The queue's server does not answer.", RETRY_AFTER)
+        case _:
+            log.error("%s", error)
+            return Problem(500, "Internal error", "The service is set up wrongly; its log says how.")
+
+
+def json(data: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON response."""
+    body = msgspec.json.encode(data)
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+@web.middleware
+async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error that reaches a client has the same form, and none says more than it should."""
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem.response()
+    except RiachoError as error:
+        return problem_of(error).response()
+    except web.HTTPRequestEntityTooLarge:
+        limit = request.client_max_size
+        return Problem(413, "Payload too large", f"The body is over the limit of {limit:,} bytes.").response()
+    except web.HTTPException as error:
+        detail = f"{request.method} {request.path[:200]}: {error.reason}"
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return Problem(error.status, error.reason, detail, allow).response()
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return Problem(500, "Internal error", "Something went wrong; the service's log says what.").response()

@@ -1,0 +1,122 @@
+"""The queues over HTTP: put jobs in, look at one, look at all."""
+
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+
+from api.problems import RETRY_AFTER, Problem, json, problem_of
+from pipeline import Broker, Job, JobId, RiachoError
+from pipeline.broker import StageStatus
+from pipeline.errors import BadPayload
+from pipeline.message import Added
+
+MOST_AT_ONCE = 500
+
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class JobRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """A job as a client asks for it. `id` makes asking twice harmless; `key` orders and places."""
+
+    kind: str
+    payload: dict[str, Any]
+    tenant: Name = ""
+    key: Name = ""
+    id: Name = ""
+
+
+class Accepted(msgspec.Struct, rename="camel", omit_defaults=True):
+    job_id: str
+    duplicate: bool = False
+
+
+class QueueStatus(msgspec.Struct):
+    """Depths of a queue: the sums over its stages, and each stage's own."""
+
+    queue: str
+    waiting: int
+    active: int
+    retrying: int
+    dead: int
+    stages: list[StageStatus]
+
+
+class QueueEndpoints:
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def enqueue(self, request: web.Request) -> web.Response:
+        """POST /queue/{queue}/jobs: one job, or a list with an answer for each."""
+        queue = request.match_info["queue"]
+        self._broker.pipeline.queue(queue)
+        asked = _decode(await request.read())
+        if isinstance(asked, JobRequest):
+            answer = (await self._take(queue, [asked]))[0]
+            if isinstance(answer, Problem):
+                raise answer
+            return json(answer, status=202)
+        answers = await self._take(queue, asked)
+        refused = [answer for answer in answers if isinstance(answer, Problem)]
+        if refused and len(refused) == len(answers):
+            raise refused[0]
+        spelled_out = [answer.as_dict() if isinstance(answer, Problem) else answer for answer in answers]
+        return json(spelled_out, status=202)
+
+    async def _take(self, queue: str, asked: list[JobRequest]) -> list[Accepted | Problem]:
+        answers: list[Accepted | Problem | None] = [None] * len(asked)
+        jobs: dict[int, Job] = {}
+        for index, request in enumerate(asked):
+            try:
+                jobs[index] = self._job(queue, request)
+            except RiachoError as error:
+                answers[index] = problem_of(error)
+        added = await self._broker.add(list(jobs.values()))
+        for index, answer in zip(jobs, added, strict=True):
+            answers[index] = _answer(jobs[index], answer)
+        return [answer for answer in answers if answer is not None]
+
+    def _job(self, queue: str, request: JobRequest) -> Job:
+        stage = self._broker.pipeline.find(queue, request.kind)
+        payload = self._broker.pipeline.payload(stage, request.payload)
+        return Job(stage=stage.name, payload=payload, tenant=request.tenant, key=request.key, dedup=request.id)
+
+    async def job(self, request: web.Request) -> web.Response:
+        """GET /queue/job/{queue}/{jobId}."""
+        queue, job_id = request.match_info["queue"], JobId.parse(request.match_info["job_id"])
+        self._broker.pipeline.find(queue, job_id.stage)
+        view = await self._broker.look(job_id)
+        if view is None:
+            raise Problem(404, "Not found", f"No job {job_id}: it never was, or it is done and no longer kept.")
+        return json(view)
+
+    async def status(self, _: web.Request) -> web.Response:
+        """GET /queue/status."""
+        return json({"queues": summed(await self._broker.status())})
+
+
+def summed(stages: list[StageStatus]) -> list[QueueStatus]:
+    """Stages grouped by queue."""
+    queues: dict[str, QueueStatus] = {}
+    for stage in stages:
+        queue = queues.setdefault(stage.queue, QueueStatus(stage.queue, 0, 0, 0, 0, []))
+        queue.stages.append(stage)
+        for depth in ("waiting", "active", "retrying", "dead"):
+            setattr(queue, depth, getattr(queue, depth) + getattr(stage, depth))
+    return list(queues.values())
+
+
+def _decode(body: bytes) -> JobRequest | list[JobRequest]:
+    try:
+        asked = msgspec.json.decode(body, type=JobRequest | list[JobRequest])
+    except msgspec.DecodeError as error:
+        raise BadPayload(f"the body is neither a job nor a list of jobs: {error}") from None
+    if isinstance(asked, list) and not 1 <= len(asked) <= MOST_AT_ONCE:
+        raise BadPayload(f"a list of {len(asked)} jobs; send 1 to {MOST_AT_ONCE} at once")
+    return asked
+
+
+def _answer(job: Job, added: Added) -> Accepted | Problem:
+    if added.id is None:
+        return Problem(429, "Too many requests", f"Stage {job.stage} is full; try again later.", RETRY_AFTER)
+    return Accepted(str(added.id), added.duplicate)

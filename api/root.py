@@ -1,0 +1,103 @@
+"""The composition root: settings in, the parts put together out."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from config import Settings
+from pipeline import Broker, Pipeline
+from pipeline.errors import ServerUnavailable
+from stages import Limits, build_pipeline
+from stages.audio.sources import AudioSources, GraphApi
+from stages.audio.whisper import WhisperTranscriber
+from stages.conversation.rules import RuleResponder
+from stages.conversation.store import ConversationStore
+from stages.notification.outbox import Outbox
+from stages.ports import Ports
+
+log = logging.getLogger(__name__)
+
+
+class Adapters:
+    """The real parts behind the ports. Nothing is opened, loaded or connected before it is entered or used."""
+
+    def __init__(self, settings: Settings) -> None:
+        audio, whatsapp = settings.audio, settings.whatsapp
+        self.source = AudioSources(
+            graph=GraphApi(whatsapp.graph_url, whatsapp.version, whatsapp.access_token.reveal()),
+            roots=audio.roots,
+            byte_limit=audio.byte_limit,
+        )
+        self.transcriber = WhisperTranscriber(
+            model=audio.model,
+            device=audio.device,
+            compute_type=audio.compute_type,
+            language=audio.language,
+            beam_size=audio.beam_size,
+            threads=audio.threads,
+            workers=audio.concurrency,
+            cache=audio.cache,
+            duration_limit=audio.duration_limit,
+        )
+        self.conversations = ConversationStore(settings.store.url.reveal() or embedded_store(settings))
+        self.messenger = Outbox(settings.data.folder / "outbox.jsonl")
+
+    def pipeline(self, settings: Settings) -> Pipeline:
+        """The stages on these adapters."""
+        ports = Ports(self.source, self.transcriber, self.conversations, RuleResponder(), self.messenger)
+        limits = Limits(
+            transcribe=settings.audio.concurrency,
+            transcribe_timeout=settings.audio.timeout,
+            conversation=settings.conversation.concurrency,
+            conversation_context=settings.conversation.context,
+            notification=settings.notification.concurrency,
+        )
+        return build_pipeline(ports, limits)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """For a process that works the stages; one that only takes jobs in leaves them closed."""
+        async with self.source, self.conversations:
+            yield
+
+
+def embedded_store(settings: Settings) -> str:
+    """The SQLite database in the data folder."""
+    folder = settings.data.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite+aiosqlite:///{folder / 'riacho.db'}"
+
+
+def connector(settings: Settings, pipeline: Pipeline) -> Callable[[], Broker]:
+    """Makes brokers: each event loop needs its own."""
+    url = settings.redis.url.reveal()
+    namespace, partitions = settings.redis.namespace, settings.redis.partitions
+    return lambda: Broker(url, pipeline, namespace=namespace, partitions=partitions)
+
+
+@asynccontextmanager
+async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
+    """A broker for a process that takes jobs in or looks at them; warns of what is unsafe about the server.
+
+    Raises ServerUnavailable saying what was tried and what to do.
+    """
+    connect = connector(settings, Adapters(settings).pipeline(settings))
+    await check(connect)
+    async with connect() as broker:
+        yield broker
+
+
+async def check(connect: Callable[[], Broker]) -> None:
+    """Refuse a server that cannot be used, warn loudly of one that may lose jobs."""
+    broker = connect()
+    try:
+        server = await broker.check()
+    except ServerUnavailable as error:
+        raise ServerUnavailable(
+            f"cannot reach {error}. Start Redis there, or set REDIS_URL (or REDIS_HOST, REDIS_PORT, "
+            "REDIS_PASSWORD); 'riacho up' with none of them set brings its own server"
+        ) from error
+    finally:
+        await broker.close()
+    for warning in server.warnings:
+        log.warning("WARNING: jobs may be lost. Redis at %s: %s", broker.address, warning)

@@ -1,0 +1,159 @@
+"""WhatsApp's webhook: Meta's handshake, signed events, and what each message becomes."""
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Iterator
+
+import msgspec
+from aiohttp import web
+
+from api.problems import RETRY_AFTER, Problem, json
+from config import Secret
+from pipeline import Broker, Job
+from stages.jobs import Incoming, ProcessConversation, Transcribe
+
+log = logging.getLogger(__name__)
+
+
+class _Text(msgspec.Struct):
+    body: str
+
+
+class _Audio(msgspec.Struct):
+    id: str
+
+
+class _Message(msgspec.Struct, rename={"from_": "from"}):
+    id: str
+    type: str
+    timestamp: str
+    from_: str = ""
+    user_id: str = ""
+    text: _Text | None = None
+    audio: _Audio | None = None
+
+
+class _Metadata(msgspec.Struct):
+    phone_number_id: str
+
+
+class _Value(msgspec.Struct):
+    metadata: _Metadata | None = None
+    # One at a time, further down: a message of a shape we do not know must not take the others with it.
+    messages: list[msgspec.Raw] = []
+
+
+class _Change(msgspec.Struct):
+    value: _Value
+
+
+class _Entry(msgspec.Struct):
+    changes: list[_Change] = []
+
+
+class _Event(msgspec.Struct):
+    object: str
+    entry: list[_Entry]
+
+
+class Answer(msgspec.Struct):
+    """What became of an event's messages; `jobs` are the ids of the accepted ones and the duplicates."""
+
+    accepted: int
+    duplicates: int
+    ignored: int
+    jobs: list[str]
+
+
+class WhatsAppWebhook:
+    """Takes events in: durable in the streams before the answer goes out."""
+
+    def __init__(self, broker: Broker, app_secret: Secret, verify_token: Secret) -> None:
+        self._broker = broker
+        self._app_secret = app_secret
+        self._verify_token = verify_token
+
+    async def handshake(self, request: web.Request) -> web.Response:
+        """GET: prove to Meta that this address is ours."""
+        token = _configured(self._verify_token, "RIACHO_WHATSAPP_VERIFY_TOKEN")
+        offered = request.query.get("hub.verify_token", "")
+        if request.query.get("hub.mode") != "subscribe" or not _same(offered, token):
+            raise Problem(403, "Forbidden", "hub.mode or hub.verify_token is not what was agreed on.")
+        return web.Response(text=request.query.get("hub.challenge", ""))
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """POST: an event."""
+        body = await request.read()
+        secret = _configured(self._app_secret, "RIACHO_WHATSAPP_APP_SECRET")
+        if not _same(request.headers.get("X-Hub-Signature-256", ""), sign(body, secret)):
+            raise Problem(401, "Unauthorized", "X-Hub-Signature-256 is missing, or not made with our app secret.")
+        jobs = list(_jobs(_event(body)))
+        work = [job for job in jobs if job]
+        answers = await self._broker.add(work)
+        taken = [answer for answer in answers if answer.id]
+        if len(taken) < len(answers):
+            # Meta sends the event again; the messages that were taken are then known by their ids.
+            raise Problem(503, "Service unavailable", "The stages are full; send the event again.", RETRY_AFTER)
+        duplicates = sum(answer.duplicate for answer in taken)
+        ids = [str(answer.id) for answer in taken]
+        return json(Answer(len(taken) - duplicates, duplicates, len(jobs) - len(work), ids))
+
+
+def sign(body: bytes, app_secret: str) -> str:
+    """The X-Hub-Signature-256 of a body."""
+    return "sha256=" + hmac.new(app_secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def _same(offered: str, expected: str) -> bool:
+    return hmac.compare_digest(offered.encode(errors="surrogateescape"), expected.encode())
+
+
+def _configured(secret: Secret, variable: str) -> str:
+    if not secret:
+        raise Problem(503, "Service unavailable", f"WhatsApp is not configured here: set {variable}.")
+    return secret.reveal()
+
+
+def _event(body: bytes) -> _Event:
+    try:
+        event = msgspec.json.decode(body, type=_Event)
+    except msgspec.DecodeError as error:
+        raise Problem(400, "Bad request", f"The body is not a WhatsApp event: {error}") from None
+    if event.object != "whatsapp_business_account":
+        raise Problem(400, "Bad request", f"object is {event.object[:80]!r}, not 'whatsapp_business_account'.")
+    return event
+
+
+def _jobs(event: _Event) -> Iterator[Job | None]:
+    """A job per message; None for one that is not for us."""
+    for entry in event.entry:
+        for change in entry.changes:
+            number = change.value.metadata.phone_number_id if change.value.metadata else ""
+            for raw in change.value.messages:
+                yield _job(number, raw)
+
+
+def _job(number: str, raw: msgspec.Raw) -> Job | None:
+    try:
+        message = msgspec.json.decode(raw, type=_Message)
+        incoming = msgspec.convert(
+            {
+                "chat": message.from_ or message.user_id,
+                "id": message.id,
+                "sent_ms": int(message.timestamp) * 1000,
+            },
+            Incoming,
+        )
+    except ValueError as error:  # msgspec's errors are ValueErrors
+        log.warning("a WhatsApp message that cannot be read was left out: %s", error)
+        return None
+    work: Transcribe | ProcessConversation
+    if message.audio:
+        stage, work = "transcribe", Transcribe(source=f"whatsapp:{message.audio.id}", message=incoming)
+    elif message.text and message.text.body:
+        stage, work = "process-conversation", ProcessConversation(message=incoming, text=message.text.body)
+    else:
+        log.info("a WhatsApp message of type %r was left out: nothing here handles it", message.type)
+        return None
+    return Job(stage=stage, payload=work, tenant=number, key=f"{number}:{incoming.chat}", dedup=incoming.id)
