@@ -78,11 +78,6 @@ class Broker:
         self._reader = _client(url, CALL_TIMEOUT + 1)
 
     async def __aenter__(self) -> Self:
-        try:
-            await self.ensure_groups()
-        except BaseException:
-            await self.close()
-            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -305,7 +300,7 @@ class Broker:
         try:
             return await call
         except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
-            raise ServerUnavailable(f"Redis at {self.address}: {error}") from error
+            raise ServerUnavailable(f"Redis at {self.address}: {str(error).rstrip('.')}") from error
 
 
 def _client(url: str, timeout: float) -> "Redis":

@@ -64,6 +64,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> int:
         """Work until `stop` is set; returns how many jobs were cut off and left to their lease."""
         async with self.broker:
+            await self.broker.ensure_groups()
             await asyncio.gather(*(lane.stage.prepare() for lane in self.lanes if lane.stage.prepare))
             self._renewer.start()
             stop_chores = asyncio.Event()
