@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -68,19 +68,35 @@ async def run(settings: Settings) -> bool:
     try:
         async with media_store() as graph_url:
             settings = _own(settings, graph_url)
-            show.step(f"starting API, worker and transcriber on {settings.redis.url.reveal().partition('://')[0]}")
-            async with process_tree(settings), aiohttp.ClientSession(_address(settings)) as http:
-                await _ready(http)
-                show.step(f"API answers on {_address(settings)}")
-                secret = settings.whatsapp.app_secret.reveal()
-                following = [await _say(http, secret, said, show) for said in CHAT]
-                ends = await asyncio.gather(*(_follow(http, jobs, said, show) for jobs, said in following))
-                await _show_end(http, settings, [job for jobs in ends for job in jobs], show)
+            show.step("starting API, worker and transcriber")
+            async with process_tree(settings) as crashed:
+                await _unless(crashed, _chat(settings, show))
     except (StepFailed, aiohttp.ClientError) as error:
         show.step(f"failed: {error}", "bold red")
         return False
-    show.step("every reply has gone out", "bold green")
+    show.step("every reply has gone out, and every process has ended", "bold green")
     return True
+
+
+async def _unless(crashed: asyncio.Event, steps: Coroutine[Any, Any, None]) -> None:
+    """Do the steps; fails as soon as one of the processes crashes."""
+    crash, chat = asyncio.create_task(crashed.wait()), asyncio.create_task(steps)
+    await asyncio.wait([crash, chat], return_when=asyncio.FIRST_COMPLETED)
+    crash.cancel()
+    if not chat.done():
+        chat.cancel()
+        raise StepFailed("one of the processes crashed; the line above says why")
+    chat.result()
+
+
+async def _chat(settings: Settings, show: Show) -> None:
+    async with aiohttp.ClientSession(_address(settings)) as http:
+        await _ready(http)
+        show.step(f"API answers on {_address(settings)}")
+        secret = settings.whatsapp.app_secret.reveal()
+        following = [await _say(http, secret, said, show) for said in CHAT]
+        ends = await asyncio.gather(*(_follow(http, jobs, said, show) for jobs, said in following))
+        await _show_end(http, settings, [job for jobs in ends for job in jobs], show)
 
 
 def _own(settings: Settings, graph_url: str) -> Settings:

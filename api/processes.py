@@ -85,10 +85,13 @@ async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Ev
 class Child:
     """A process of ours that is started again when it crashes, after a pause that doubles."""
 
-    def __init__(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], environment: dict[str, str], crashed: asyncio.Event
+    ) -> None:
         self.name = name
         self._command = [sys.executable, "-m", "api", *arguments, "--with-parent"]
         self._environment = environment
+        self._crashed = crashed
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
 
@@ -103,6 +106,7 @@ class Child:
             if loop.time() - started > SETTLED_AFTER:
                 pause = 1.0
             log.error("%s ended with exit code %d; starting it again in %g s", self.name, code, pause)
+            self._crashed.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -124,13 +128,16 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def process_tree(settings: Settings) -> AsyncIterator[None]:
-    """API and workers as processes of their own while it lasts; on leaving, each finishes what it runs."""
-    environment = child_environment(settings)
-    children = [Child(name, arguments, environment) for name, arguments in TREE.items()]
+async def process_tree(settings: Settings) -> AsyncIterator[asyncio.Event]:
+    """API and workers as processes of their own while it lasts; on leaving, each finishes what it runs.
+
+    Yields an event that the first crash of one of them sets.
+    """
+    environment, crashed = child_environment(settings), asyncio.Event()
+    children = [Child(name, arguments, environment, crashed) for name, arguments in TREE.items()]
     running = [asyncio.create_task(child.run()) for child in children]
     try:
-        yield
+        yield crashed
     finally:
         for child in children:
             child.stop()

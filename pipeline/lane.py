@@ -65,14 +65,15 @@ class Lane:
         return unstarted
 
     async def drain(self, grace: float) -> int:
-        """Wait for what runs, cancel what is left after `grace` seconds; returns how many did not end."""
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=grace)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1)
-        return len(self._running)
+        """Wait for what runs, cancel what is left after `grace` seconds; returns how many were cut off."""
+        if not self._running:
+            return 0
+        _, late = await asyncio.wait(self._running, timeout=grace)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1)
+        return len(late)
 
     def _start(self) -> None:
         while self._ready and len(self._running) < self.stage.concurrency:

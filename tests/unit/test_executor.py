@@ -1,0 +1,96 @@
+"""What each way a handler can end becomes."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from pipeline import Bury, Context, Done, Job, Outcome, Permanent, Pipeline, Retry, RetryPolicy
+from pipeline.executor import Executor
+from pipeline.message import Delivery, seal
+from pipeline.stage import Handler
+from tests.support import Number, stage
+
+pytestmark = pytest.mark.unit
+
+
+async def outcome(handler: Handler, *, attempt: int = 1, body: bytes | None = None, timeout: float = 5) -> Outcome:
+    one = stage("one", handler, retry=RetryPolicy(), timeout=timeout)
+    body = seal(Job(stage="one", payload=Number(7), tenant="shop", key="k")) if body is None else body
+    return await Executor(Pipeline([one])).run(one, Delivery("one", 0, b"5-0", body, attempt))
+
+
+async def test_a_plain_result_is_done() -> None:
+    async def handle(ctx: Context, payload: Number) -> int:
+        return payload.n + 1
+
+    assert await outcome(handle) == Done(8)
+
+
+async def test_an_outcome_is_taken_as_it_is() -> None:
+    async def handle(ctx: Context, payload: Number) -> Retry:
+        return Retry(60)
+
+    assert await outcome(handle) == Retry(60)
+
+
+async def test_the_handler_is_told_about_its_job() -> None:
+    async def handle(ctx: Context, payload: Number) -> list[object]:
+        return [str(ctx.job_id), ctx.attempt, ctx.tenant, ctx.key, ctx.forward("next", 1).tenant]
+
+    assert await outcome(handle, attempt=2) == Done(["one.0.5-0", 2, "shop", "k", "shop"])
+
+
+@pytest.mark.parametrize(("attempt", "after"), [(1, 2), (2, 4), (3, 8)])
+async def test_an_error_is_tried_again_later_and_later(attempt: int, after: int) -> None:
+    async def handle(ctx: Context, payload: Number) -> None:
+        raise OSError("line is down")
+
+    assert await outcome(handle, attempt=attempt) == Retry(after, "OSError: line is down")
+
+
+async def test_the_last_try_is_buried_with_its_error() -> None:
+    async def handle(ctx: Context, payload: Number) -> None:
+        raise OSError("line is down")
+
+    assert await outcome(handle, attempt=4) == Bury("gave up after 4 tries", "OSError: line is down")
+
+
+async def test_a_permanent_error_is_buried_at_once() -> None:
+    async def handle(ctx: Context, payload: Number) -> None:
+        raise Permanent("no such number")
+
+    assert await outcome(handle) == Bury("no such number")
+
+
+async def test_a_handler_that_takes_too_long_is_stopped_and_tried_again() -> None:
+    stopped = asyncio.Event()
+
+    async def handle(ctx: Context, payload: Number) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    assert await outcome(handle, timeout=0.01) == Retry(2, "took longer than 0.01 s")
+    assert stopped.is_set()
+
+
+async def test_an_entry_that_keeps_losing_its_worker_is_buried_unrun() -> None:
+    async def handle(ctx: Context, payload: Number) -> None:
+        raise AssertionError("must not run")
+
+    assert await outcome(handle, attempt=5) == Bury("poison: its worker was lost 4 times")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\xc1", b"hello", msgspec.msgpack.encode({"n": 1}), seal(Job(stage="one", payload={"n": "many"}))],
+)
+async def test_what_cannot_be_read_is_buried_with_the_reason(body: bytes) -> None:
+    async def handle(ctx: Context, payload: Number) -> None:
+        raise AssertionError("must not run")
+
+    found = await outcome(handle, body=body)
+    assert isinstance(found, Bury)
+    assert found.reason.startswith("cannot be read: ")

@@ -1,0 +1,52 @@
+"""Finding stages, and errors that say what was meant."""
+
+import pytest
+
+from pipeline import Pipeline
+from pipeline.errors import BadPayload, UnknownStage
+from pipeline.keys import Keys
+from pipeline.message import JobId
+from tests.support import Number, stage, unused
+
+pytestmark = pytest.mark.unit
+
+one, two = stage("transcribe", unused), stage("send", unused)
+pipeline = Pipeline([one, two])
+
+
+def test_stages_are_found_by_name_and_queue() -> None:
+    assert pipeline.stage("send") is two
+    assert pipeline.find("test", "transcribe") is one
+    assert pipeline.queues == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("queue", "kind", "message"),
+    [
+        ("tset", "send", "no queue 'tset'; did you mean 'test'?"),
+        ("test", "transcribed", "queue 'test' has no kind 'transcribed'; did you mean 'transcribe'?"),
+        ("test", "xyz", "queue 'test' has no kind 'xyz'; known: send, transcribe"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_one_that_was_meant(queue: str, kind: str, message: str) -> None:
+    with pytest.raises(UnknownStage) as raised:
+        pipeline.find(queue, kind)
+    assert str(raised.value) == message
+
+
+def test_a_payload_of_another_shape_is_refused_naming_the_field() -> None:
+    assert pipeline.payload(one, {"n": 3}) == Number(3)
+    with pytest.raises(BadPayload, match=r"payload of test.transcribe: .*\$.n"):
+        pipeline.payload(one, {"n": "three"})
+
+
+def test_two_stages_cannot_share_a_name() -> None:
+    with pytest.raises(ValueError, match="taken"):
+        Pipeline([one, one])
+
+
+def test_all_keys_of_a_partition_share_its_hash_tag() -> None:
+    keys, job = Keys("ns"), JobId("a", 3, "1-0")
+    names = [keys.stream("a", 3), keys.due("a", 3), keys.dead("a", 3), keys.job(job), keys.dedup("a", 3, "x")]
+    assert all(name.startswith("{ns:3}:") for name in names)
+    assert len(set(names)) == len(names)
