@@ -15,7 +15,7 @@ from rich.console import Console
 from api import demo as demonstration
 from api import processes
 from api.queues import QueueStatus, summed
-from api.root import open_broker
+from api.root import check, open_broker
 from config import Secret, Settings, SettingsError, load, logs, replaced
 from config.settings import Tree
 from pipeline import RiachoError
@@ -44,8 +44,8 @@ def up(host: Host = None, port: Port = None, data: Data = None) -> None:
 
     async def run(served: Settings) -> None:
         stop = processes.stop_signal()
-        async with processes.process_tree(served):
-            await stop.wait()
+        async with processes.ProcessTree(served) as tree:
+            await tree.run_until(stop)
 
     with_server(settings, run)
 
@@ -118,6 +118,7 @@ def with_server(settings: Settings, run: Callable[[Settings], Awaitable[T]]) -> 
 
 
 async def _call(run: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:
+    await check(settings)
     return await run(settings)
 
 
@@ -136,7 +137,8 @@ def main() -> None:
     try:
         app()
     except (RiachoError, SettingsError) as error:
-        sys.exit(f"riacho: {error}")
+        typer.echo(f"riacho: {error}", err=True)
+        sys.exit(processes.CANNOT_START)
 
 
 if __name__ == "__main__":

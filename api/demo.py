@@ -15,7 +15,7 @@ from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 
-from api.processes import process_tree
+from api.processes import ProcessTree
 from api.queues import QueueStatus
 from api.whatsapp import sign
 from config import Secret, Settings, replaced
@@ -69,8 +69,8 @@ async def run(settings: Settings) -> bool:
         async with media_store() as graph_url:
             settings = _own(settings, graph_url)
             show.step("starting API, worker and transcriber")
-            async with process_tree(settings) as crashed:
-                await _unless(crashed, _chat(settings, show))
+            async with ProcessTree(settings) as tree:
+                await _unless_one_crashes(tree, _chat(settings, show))
     except (StepFailed, aiohttp.ClientError) as error:
         show.step(f"failed: {error}", "bold red")
         return False
@@ -78,9 +78,8 @@ async def run(settings: Settings) -> bool:
     return True
 
 
-async def _unless(crashed: asyncio.Event, steps: Coroutine[Any, Any, None]) -> None:
-    """Do the steps; fails as soon as one of the processes crashes."""
-    crash, chat = asyncio.create_task(crashed.wait()), asyncio.create_task(steps)
+async def _unless_one_crashes(tree: ProcessTree, steps: Coroutine[Any, Any, None]) -> None:
+    crash, chat = asyncio.create_task(tree.crash()), asyncio.create_task(steps)
     await asyncio.wait([crash, chat], return_when=asyncio.FIRST_COMPLETED)
     crash.cancel()
     if not chat.done():

@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
 from aiohttp import web
 
@@ -28,8 +30,16 @@ TREE = {
 }
 
 
+# Exit code of a process that was told something it cannot work with: starting it again would not help.
+CANNOT_START = 3
+
+
 class CannotListen(RiachoError):
     """The address is taken, or not ours."""
+
+
+class ChildFailed(RiachoError):
+    """A process of the tree could not start."""
 
 
 def stop_signal(*, with_parent: bool = False) -> asyncio.Event:
@@ -65,7 +75,8 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
         await web.TCPSite(runner, host, port, backlog=1024).start()
     except OSError as error:
         raise CannotListen(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port or RIACHO_HTTP_PORT"
+            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; "
+            "choose another with --port or RIACHO_HTTP_PORT"
         ) from None
     log.info("listening on http://%s:%d", *runner.addresses[0][:2])
 
@@ -76,37 +87,38 @@ async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Ev
     pipeline = adapters.pipeline(settings)
     chosen = [pipeline.stage(name) for name in stages] or list(pipeline)
     async with adapters.opened():
-        connect = connector(settings, pipeline)
-        await check(connect)
-        worker = Worker(connect, chosen, lease=settings.worker.lease, grace=settings.worker.grace)
+        await check(settings)
+        worker = Worker(
+            connector(settings, pipeline), chosen, lease=settings.worker.lease, grace=settings.worker.grace
+        )
         return await worker.run(stop)
 
 
 class Child:
     """A process of ours that is started again when it crashes, after a pause that doubles."""
 
-    def __init__(
-        self, name: str, arguments: Sequence[str], environment: dict[str, str], crashed: asyncio.Event
-    ) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
         self.name = name
+        self.crashed = asyncio.Event()
         self._command = [sys.executable, "-m", "api", *arguments, "--with-parent"]
         self._environment = environment
-        self._crashed = crashed
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Keep it running until `stop`."""
+        """Keep it running until `stop`. Raises ChildFailed where starting it again would not help."""
         loop, pause = asyncio.get_running_loop(), 1.0
         while not self._stopping.is_set():
             started = loop.time()
             code = await self._run_once()
             if self._stopping.is_set():
                 break
+            self.crashed.set()
+            if code == CANNOT_START:
+                raise ChildFailed(f"the {self.name} process cannot start; the line above says why")
             if loop.time() - started > SETTLED_AFTER:
                 pause = 1.0
             log.error("%s ended with exit code %d; starting it again in %g s", self.name, code, pause)
-            self._crashed.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -127,23 +139,38 @@ class Child:
                 self._process.terminate()
 
 
-@contextlib.asynccontextmanager
-async def process_tree(settings: Settings) -> AsyncIterator[asyncio.Event]:
-    """API and workers as processes of their own while it lasts; on leaving, each finishes what it runs.
+class ProcessTree:
+    """API and workers as processes of their own while it lasts; on leaving, each finishes what it runs."""
 
-    Yields an event that the first crash of one of them sets.
-    """
-    environment, crashed = child_environment(settings), asyncio.Event()
-    children = [Child(name, arguments, environment, crashed) for name, arguments in TREE.items()]
-    running = [asyncio.create_task(child.run()) for child in children]
-    try:
-        yield crashed
-    finally:
-        for child in children:
+    def __init__(self, settings: Settings) -> None:
+        environment = child_environment(settings)
+        self._children = [Child(name, arguments, environment) for name, arguments in TREE.items()]
+        self._patience = settings.worker.grace + 30
+
+    async def __aenter__(self) -> Self:
+        self._running = [asyncio.create_task(child.run()) for child in self._children]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self._children:
             child.stop()
-        _, late = await asyncio.wait(running, timeout=settings.worker.grace + 30)
+        _, late = await asyncio.wait(self._running, timeout=self._patience)
         for task in late:
             task.cancel()
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Wait for `stop`. Raises ChildFailed as soon as a process cannot start."""
+        stopped = asyncio.create_task(stop.wait())
+        ended, _ = await asyncio.wait([stopped, *self._running], return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+
+    async def crash(self) -> None:
+        """Wait for the first crash of any process."""
+        crashes = [asyncio.create_task(child.crashed.wait()) for child in self._children]
+        await asyncio.wait(crashes, return_when=asyncio.FIRST_COMPLETED)
 
 
 def lower_priority(by: int) -> None:

