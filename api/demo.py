@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -90,7 +90,7 @@ async def _unless_one_crashes(tree: ProcessTree, steps: Coroutine[Any, Any, None
 
 async def _chat(settings: Settings, show: Show) -> None:
     async with aiohttp.ClientSession(_address(settings)) as http:
-        await _ready(http)
+        await wait_until_ready(http)
         show.step(f"API answers on {_address(settings)}")
         secret = settings.whatsapp.app_secret.reveal()
         following = [await _say(http, secret, said, show) for said in CHAT]
@@ -100,12 +100,9 @@ async def _chat(settings: Settings, show: Show) -> None:
 
 def _own(settings: Settings, graph_url: str) -> Settings:
     """Settings of this demo: made-up secrets, a free port, media from our stand-in."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     return replaced(
         settings,
-        http={"host": "127.0.0.1", "port": port},
+        http={"host": "127.0.0.1", "port": free_port()},
         whatsapp={
             "app_secret": Secret(secrets.token_hex(16)),
             "verify_token": Secret(secrets.token_hex(16)),
@@ -115,11 +112,25 @@ def _own(settings: Settings, graph_url: str) -> Settings:
     )
 
 
+def free_port() -> int:
+    """A loopback port nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def samples() -> Path:
+    """The folder of sample voice notes."""
+    return Path(__file__).parent / "samples"
+
+
 def _address(settings: Settings) -> str:
     return f"http://{settings.http.host}:{settings.http.port}"
 
 
-async def _ready(http: aiohttp.ClientSession) -> None:
+async def wait_until_ready(http: aiohttp.ClientSession) -> None:
+    """Wait for the API to answer. Raises StepFailed after START_DEADLINE seconds."""
     end = time.monotonic() + START_DEADLINE
     while time.monotonic() < end:
         try:
@@ -241,7 +252,6 @@ def _rows(queues: Sequence[QueueStatus]) -> Iterator[list[str]]:
 @asynccontextmanager
 async def media_store() -> AsyncIterator[str]:
     """A stand-in for WhatsApp's media store with the sample notes in it; yields its address."""
-    samples = files("api") / "samples"
 
     async def describe(request: web.Request) -> web.Response:
         if not request.headers.get("Authorization", "").startswith("Bearer "):
@@ -250,7 +260,7 @@ async def media_store() -> AsyncIterator[str]:
         return web.json_response({"url": str(request.url.with_path(f"/media/{name}.ogg"))})
 
     async def download(request: web.Request) -> web.Response:
-        note = samples / request.match_info["file"]
+        note = samples() / request.match_info["file"]
         if not note.is_file():
             raise web.HTTPNotFound
         return web.Response(body=note.read_bytes(), content_type="audio/ogg")

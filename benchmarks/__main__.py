@@ -1,0 +1,39 @@
+"""`python -m benchmarks SCENARIO [--json FILE]`."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks import webhook as webhook_scenario
+from benchmarks.report import Report
+
+app = typer.Typer(help="Measure Riacho.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write knobs, versions and figures to this file.")]
+
+
+@app.callback()
+def scenarios() -> None:
+    """Each scenario prints its knobs and figures."""
+
+
+@app.command()
+def webhook(
+    rate: Annotated[float, typer.Option(help="Webhooks a second, sent on time whatever the answers do.")] = 50,
+    seconds: Annotated[float, typer.Option(help="Length of each of the two phases.")] = 20,
+    json: Json = None,
+) -> None:
+    """The webhook's latency on an idle machine, and while transcription keeps every core busy."""
+    _finish(asyncio.run(webhook_scenario.measure(rate=rate, seconds=seconds)), json)
+
+
+def _finish(report: Report, file: Path | None) -> None:
+    report.show()
+    if file:
+        file.write_bytes(report.as_json())
+
+
+if __name__ == "__main__":
+    app()
