@@ -29,16 +29,21 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 check: lint test
 
 bench: setup
 	$(BIN)/python -m benchmarks webhook
 
-# After changing dependencies in pyproject.toml. runtime.txt is what the Docker image installs.
+# After changing dependencies in pyproject.toml. The Docker image is built from build.txt and runtime.txt.
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
 lock: setup
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade pyproject.toml --extra weights --extra dev -o locks/dev.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --constraint locks/dev.txt pyproject.toml -o locks/runtime.txt
+	$(COMPILE) --upgrade pyproject.toml --extra weights --extra dev -o locks/dev.txt
+	$(COMPILE) --constraint locks/dev.txt pyproject.toml -o locks/runtime.txt
+	echo setuptools | $(COMPILE) --constraint locks/dev.txt - -o locks/build.txt
 
 clean:
 	rm -rf .venv .riacho build *.egg-info

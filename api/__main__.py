@@ -16,7 +16,7 @@ from api import demo as demonstration
 from api import processes
 from api.queues import QueueStatus, summed
 from api.root import check, open_broker
-from config import Secret, Settings, SettingsError, load, logs, replaced
+from config import Secret, Settings, SettingsError, load, logs, replaced, telemetry
 from config.settings import Tree
 from pipeline import RiachoError
 from pipeline.embedded import EmbeddedServer
@@ -62,6 +62,7 @@ def demo(data: Data = None) -> None:
 def api(host: Host = None, port: Port = None, with_parent: WithParent = False) -> None:
     """Run the HTTP service."""
     settings = _settings(http={"host": host, "port": port})
+    telemetry.set_up("api")
 
     async def run() -> None:
         await processes.run_api(settings, processes.stop_signal(with_parent=with_parent))
@@ -78,6 +79,7 @@ def worker(
     """Run a worker."""
     settings = _settings()
     processes.lower_priority(nice)
+    telemetry.set_up("worker")
 
     async def run() -> None:
         stop = processes.stop_signal(with_parent=with_parent)

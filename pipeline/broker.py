@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from pipeline import scripts
+from pipeline import scripts, telemetry
 from pipeline.errors import ServerUnavailable, ServerUnsuitable
 from pipeline.keys import GROUP, RELEASED, RETRYING, Keys
 from pipeline.message import (
@@ -89,7 +89,7 @@ class Broker:
 
     # ── producing ────────────────────────────────────────────────────────────────────────────────
 
-    async def add(self, jobs: Sequence[Job], *, trace: str = "") -> list[Added]:
+    async def add(self, jobs: Sequence[Job]) -> list[Added]:
         """Make jobs durable; one answer for each, in their order.
 
         Jobs for one stage and partition share a script call. Raises UnknownStage before anything is added.
@@ -101,19 +101,24 @@ class Broker:
         answers: list[Added] = [Added(None)] * len(jobs)
         for (name, partition), indexes in places.items():
             for chunk in _chunks(indexes):
-                batch = [(jobs[index], seal(jobs[index], trace=trace)) for index in chunk]
+                batch = [jobs[index] for index in chunk]
                 for index, answer in zip(chunk, await self._add(name, partition, batch), strict=True):
                     answers[index] = answer
         return answers
 
-    async def _add(self, name: str, partition: int, batch: list[tuple[Job, bytes]]) -> list[Added]:
+    async def _add(self, name: str, partition: int, batch: list[Job]) -> list[Added]:
         stage = self.pipeline.stage(name)
+        spans = [telemetry.send(stage, job) for job in batch]
         args: list[Any] = [stage.high_water, int(stage.dedup_ttl * 1000)]
-        for job, envelope in batch:
-            args += envelope, self._keys.dedup(name, partition, job.dedup) if job.dedup else b""
-        replies: list[bytes] = await self._run(
-            scripts.add(self._writer, [self._keys.stream(name, partition)], args)
-        )
+        for job, span in zip(batch, spans, strict=True):
+            args.append(seal(job, trace=telemetry.traceparent(span)))
+            args.append(self._keys.dedup(name, partition, job.dedup) if job.dedup else b"")
+        try:
+            key = self._keys.stream(name, partition)
+            replies: list[bytes] = await self._run(scripts.add(self._writer, [key], args))
+        finally:
+            for span in spans:
+                span.end()
         return [_added(name, partition, reply) for reply in replies]
 
     def _partition(self, job: Job) -> int:
@@ -182,7 +187,7 @@ class Broker:
         for delivery, outcome in done:
             args += delivery.entry, *self._record(stage, delivery, outcome), len(outcome.forward)
             for job in outcome.forward:
-                args += place[job.stage], seal(job)
+                args += place[job.stage], seal(job, trace=delivery.trace)
         keys = [self._keys.stream(name, partition) for name in (stage.name, *targets)]
         return [reply == 1 for reply in await self._run(scripts.settle(self._writer, keys, args))]
 

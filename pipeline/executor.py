@@ -1,4 +1,4 @@
-"""One job as a pipe of named steps: decode → admit → call; whatever happens ends in an outcome."""
+"""One job as a pipe of named steps: decode → admit → try; whatever happens ends in an outcome."""
 
 import asyncio
 import logging
@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline import telemetry
 from pipeline.errors import Permanent
 from pipeline.message import Delivery, Envelope, unseal
 from pipeline.outcome import Bury, Done, Outcome, Retry
@@ -34,6 +35,13 @@ class Executor:
             return Bury(f"cannot be read: {error}")
         if delivery.attempt > stage.retry.attempts:
             return Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
+        with telemetry.process(stage, delivery, envelope) as span:
+            delivery.trace = telemetry.traceparent(span)
+            outcome = await self._try(stage, delivery, envelope, payload)
+            telemetry.ended(span, outcome)
+        return outcome
+
+    async def _try(self, stage: Stage, delivery: Delivery, envelope: Envelope, payload: object) -> Outcome:
         try:
             return _outcome(await self._call(stage, delivery, envelope, payload))
         except Permanent as error:

@@ -67,13 +67,17 @@ def _is_entry_id(text: str) -> bool:
 
 
 class Delivery(msgspec.Struct, gc=False):
-    """One entry handed to this worker. `attempt` counts deliveries, this one included."""
+    """One entry handed to this worker.
+
+    `attempt` counts deliveries, this one included. `trace` is the traceparent of the try, once it ran.
+    """
 
     stage: str
     partition: int
     entry: bytes
     body: bytes
     attempt: int
+    trace: str = ""
 
     @property
     def id(self) -> JobId:
