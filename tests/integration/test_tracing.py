@@ -57,7 +57,8 @@ async def test_a_job_is_one_trace_through_its_stages_and_tries(
 
 def _id(span: ReadableSpan) -> int:
     assert span.context
-    return span.context.span_id
+    number: int = span.context.span_id
+    return number
 
 
 def _parents(*spans: ReadableSpan) -> list[ReadableSpan | None]:
