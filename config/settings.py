@@ -4,6 +4,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
@@ -19,7 +20,7 @@ Tree = dict[str, dict[str, Any]]
 T = TypeVar("T")
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]  # a year: infinity is no time
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -124,8 +125,13 @@ class Settings(_Section, frozen=True):
 def load(flags: Tree | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in force. Raises SettingsError."""
     environ = os.environ if environ is None else environ
-    tree = _known("default.toml", tomllib.loads((files("config") / "default.toml").read_text()))
-    layers = [_file(environ.get("RIACHO_CONFIG")), _redis_variables(environ), _variables(environ), flags or {}]
+    tree = _known("default.toml", tomllib.loads((files("config") / "default.toml").read_text("utf-8")))
+    layers = [
+        _file(environ.get("RIACHO_CONFIG")),
+        _redis_variables(environ),
+        _variables(environ),
+        _known("flags", flags or {}),
+    ]
     for layer in layers:
         for section, values in layer.items():
             tree[section] |= values
@@ -154,16 +160,18 @@ def _file(path: str | None) -> Tree:
     if not path:
         return {}
     try:
-        return _known(path, tomllib.loads(Path(path).read_text()))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        return _known(path, tomllib.loads(Path(path).read_text("utf-8")))
+    except (OSError, ValueError) as error:  # ValueError: no TOML, or not in UTF-8
         raise SettingsError(f"configuration file {path}: {error}") from None
 
 
 def _known(source: str, tree: dict[str, Any]) -> Tree:
     """Check names early, where the source of a misspelt one is still known."""
     for section, values in tree.items():
-        if section not in _sections() or not isinstance(values, dict):
+        if section not in _sections():
             raise SettingsError(f"{source}: no section [{section}]{_did_you_mean(section, _sections())}")
+        if not isinstance(values, dict):
+            raise SettingsError(f"{source}: [{section}] is a section, not a setting of its own")
         for key in values:
             if key not in _keys(section):
                 raise SettingsError(f"{source}: no setting {section}.{key}{_did_you_mean(key, _keys(section))}")
@@ -189,9 +197,18 @@ def _redis_variables(environ: Mapping[str, str]) -> Tree:
     if not any(environ.get(f"REDIS_{part}") for part in ("HOST", "PORT", "PASSWORD", "DB")):
         return {}
     password = environ.get("REDIS_PASSWORD", "")
-    host, port = environ.get("REDIS_HOST") or "127.0.0.1", environ.get("REDIS_PORT") or "6379"
+    host = environ.get("REDIS_HOST") or "127.0.0.1"
     login = f":{quote(password, safe='')}@" if password else ""
-    return {"redis": {"url": f"redis://{login}{host}:{port}/{environ.get('REDIS_DB') or '0'}"}}
+    place = f"[{host}]" if ":" in host else host  # IPv6
+    port, db = _number(environ, "REDIS_PORT", "6379"), _number(environ, "REDIS_DB", "0")
+    return {"redis": {"url": f"redis://{login}{place}:{port}/{db}"}}
+
+
+def _number(environ: Mapping[str, str], name: str, default: str) -> str:
+    value = environ.get(name) or default
+    if not value.isdecimal():
+        raise SettingsError(f"environment variable {name} = {value!r}: expected a number")
+    return value
 
 
 def _freeze(tree: Tree) -> Settings:
@@ -211,8 +228,15 @@ def _from_plain(kind: type[T], value: Any) -> T:
     if kind is Secret and isinstance(value, str):
         return kind(value)  # type: ignore[call-arg]
     if kind is Path and isinstance(value, str):
-        return kind(Path(value).expanduser())  # type: ignore[call-arg]
-    raise ValueError(f"expected text, got {value!r}")
+        return kind(_expanded(Path(value)))  # type: ignore[call-arg]
+    raise ValueError(f"expected text, got {type(value).__name__}")
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # no such user
+        raise ValueError(str(error)) from None
 
 
 def _sections() -> tuple[str, ...]:
@@ -230,13 +254,17 @@ def _variable(section: str, key: str) -> str:
 
 def _listed(section: str, key: str, value: str) -> Any:
     hint = get_type_hints(get_type_hints(Settings)[section])[key]
-    return [item for item in value.split(",") if item] if getattr(hint, "__origin__", None) is list else value
+    if getattr(hint, "__origin__", None) is not list:
+        return value
+    with suppress(msgspec.DecodeError):  # as child_environment writes them: an item may have a comma in it
+        return msgspec.json.decode(value, type=list[str])
+    return [item for item in value.split(",") if item]
 
 
 def _as_text(value: object) -> str:
     if isinstance(value, Secret):
         return value.reveal()
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return msgspec.json.encode([str(item) for item in value]).decode() if isinstance(value, list) else str(value)
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -12,6 +12,10 @@ from pipeline import Permanent
 
 RATE = 16_000  # samples per second
 
+# Formats that hold sound themselves. FFmpeg knows others that only name files or addresses to read it from,
+# or describe a stream to wait for; those would have a customer decide what this machine opens.
+FORMATS = "aac,ac3,aiff,amr,asf,au,avi,caf,flac,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
+
 Samples = npt.NDArray[np.float32]
 
 
@@ -36,7 +40,9 @@ def _samples(audio: bytes, limit: int) -> Samples | None:
     resampler = AudioResampler(format="s16", layout="mono", rate=RATE)
     pieces: list[npt.NDArray[np.int16]] = []
     count = 0
-    with av.open(io.BytesIO(audio), "r", metadata_errors="ignore") as container:
+    with av.open(
+        io.BytesIO(audio), "r", options={"format_whitelist": FORMATS}, metadata_errors="ignore"
+    ) as container:
         if not container.streams.audio:
             raise ValueError("there is no audio stream in it")
         for frame in itertools.chain(container.decode(audio=0), [None]):  # None flushes the resampler

@@ -1,14 +1,13 @@
 """The Transcriber on faster-whisper."""
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pipeline import RiachoError
+from pipeline import Permanent, RiachoError
 from stages.audio.decode import RATE, decode
 from stages.audio.weights import locate
 from stages.ports import Transcript
@@ -63,22 +62,29 @@ class WhisperTranscriber:
         """Run in a thread; when cancelled, ask it to stop and wait: its slot is in use until it returns."""
         stop = threading.Event()
         running = asyncio.get_running_loop().run_in_executor(self._threads, work, stop)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            stop.set()
-            with contextlib.suppress(Exception):
-                await running
-            raise
+        cancelled: asyncio.CancelledError | None = None
+        while not running.done():
+            try:
+                await asyncio.wait([running])  # cancelled, this leaves the thread alone
+            except asyncio.CancelledError as error:
+                stop.set()
+                cancelled = error
+        if cancelled:
+            running.exception()  # looked at, so that asyncio does not report it
+            raise cancelled
+        return running.result()
 
     def _transcribe(self, audio: bytes, language: str, stop: threading.Event) -> Transcript:
         samples = decode(audio, self._duration_limit)
-        segments, info = self._loaded().transcribe(
-            samples,
-            language=None if language == "auto" else language,
-            beam_size=self._beam_size,
-            condition_on_previous_text=False,
-        )
+        try:
+            segments, info = self._loaded().transcribe(
+                samples,
+                language=None if language == "auto" else language,
+                beam_size=self._beam_size,
+                condition_on_previous_text=False,
+            )
+        except ValueError as error:  # a language that is none
+            raise Permanent(f"the model {self._name} cannot transcribe this: {error}"[:500]) from None
         texts = []
         for segment in segments:  # each is transcribed as it is asked for
             if stop.is_set():

@@ -85,7 +85,8 @@ class RuleResponder:
 
 def _plain(text: str) -> str:
     """Lower case, without accents and punctuation."""
-    letters = unicodedata.normalize("NFKD", text.casefold())
+    straight = text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")  # what telephones type
+    letters = unicodedata.normalize("NFKD", straight)
     return " ".join(re.findall(r"[\w']+", "".join(c for c in letters if not unicodedata.combining(c))))
 
 

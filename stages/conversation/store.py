@@ -1,13 +1,15 @@
 """Conversations in a database: SQLite beside the process, or PostgreSQL; the same statements on both."""
 
+import asyncio
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, String, Table, Text, event, select
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, String, Table, Text, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from stages.ports import Message
@@ -30,6 +32,8 @@ Index("messages_by_time", messages.c.tenant, messages.c.chat, messages.c.sent_ms
 # The dialects' own INSERT knows ON CONFLICT, the general one does not.
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
+TABLES_LOCK = 0x52696163  # "Riac": our number among PostgreSQL's advisory locks
+
 
 class ConversationStore:
     """The Conversations port. A context manager: entering makes the tables where they are missing."""
@@ -41,7 +45,11 @@ class ConversationStore:
             event.listen(self._engine.sync_engine, "connect", _let_processes_share)
 
     async def __aenter__(self) -> Self:
+        if self._engine.dialect.name == "sqlite":
+            await self._switch_to_wal()
         async with self._engine.begin() as connection:
+            if self._engine.dialect.name == "postgresql":
+                await _wait_for_turn(connection)
             await connection.execute(CreateTable(messages, if_not_exists=True))
             for index in messages.indexes:
                 await connection.execute(CreateIndex(index, if_not_exists=True))
@@ -54,6 +62,8 @@ class ConversationStore:
 
     async def record(self, new: Sequence[Message]) -> None:
         """See the port."""
+        if not new:
+            return
         rows = [msgspec.structs.asdict(message) for message in new]
         async with self._engine.begin() as connection:
             await connection.execute(self._insert(messages).on_conflict_do_nothing(), rows)
@@ -65,8 +75,21 @@ class ConversationStore:
 
     async def history(self, tenant: str, chat: str, limit: int) -> list[Message]:
         """See the port."""
-        latest = await self._read(_of(tenant, chat).order_by(messages.c.sent_ms.desc()).limit(limit))
+        newest_first = _of(tenant, chat).order_by(messages.c.sent_ms.desc(), messages.c.id.desc())
+        latest = await self._read(newest_first.limit(limit))
         return latest[::-1]
+
+    async def _switch_to_wal(self) -> None:
+        """Readers beside one writer; kept in the file. While another switches it too, SQLite refuses at once."""
+        for tries_left in reversed(range(250)):
+            try:
+                async with self._engine.connect() as connection:
+                    await connection.execute(text("PRAGMA journal_mode=WAL"))
+                    return
+            except OperationalError as error:
+                if "locked" not in str(error) or not tries_left:
+                    raise
+                await asyncio.sleep(0.02)
 
     async def _read(self, query: Any) -> list[Message]:
         async with self._engine.connect() as connection:
@@ -77,9 +100,14 @@ def _of(tenant: str, chat: str) -> Any:
     return select(messages).where(messages.c.tenant == tenant, messages.c.chat == chat)
 
 
+async def _wait_for_turn(connection: AsyncConnection) -> None:
+    """Until this transaction ends nobody else makes tables: CREATE … IF NOT EXISTS alone fails when two do."""
+    await connection.execute(select(func.pg_advisory_xact_lock(TABLES_LOCK)))
+
+
 def _let_processes_share(connection: Any, _: object) -> None:
-    """Readers beside one writer (WAL); a writer waits for its turn instead of failing."""
+    """A writer waits for its turn instead of failing; what WAL keeps safe needs no fsync for each commit."""
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
+    for pragma in ("busy_timeout=10000", "synchronous=NORMAL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

@@ -2,7 +2,9 @@
 
 import asyncio
 import fcntl
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -37,15 +39,23 @@ class Outbox:
             fcntl.flock(file, fcntl.LOCK_EX)
             if redelivered and self._has(sent.job_id):
                 return
-            file.write(msgspec.json.encode(sent) + b"\n")
+            file.write(_line_break_due(file) + msgspec.json.encode(sent) + b"\n")
 
     def _has(self, job_id: str) -> bool:
         with self._path.open("rb") as file:
             return any(_job_id(line) == job_id for line in file)
 
 
+def _line_break_due(file: BinaryIO) -> bytes:
+    """What has to come before the next line: a crash may have left the last one torn."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return b""
+    file.seek(-1, os.SEEK_END)
+    return b"" if file.read(1) == b"\n" else b"\n"
+
+
 def _job_id(line: bytes) -> str:
     try:
         return msgspec.json.decode(line, type=Sent).job_id
-    except msgspec.DecodeError:
+    except ValueError:  # DecodeError, or UnicodeDecodeError within a string
         return ""  # a line cut short by a crash was never reported as sent

@@ -37,7 +37,7 @@ async def test_audio_that_is_none_is_buried_with_a_reason_beside_a_good_note(
         str(tmp_path / "empty.ogg"): f"the audio at {tmp_path}/empty.ogg is empty",
         str(tmp_path / "missing.ogg"): f"there is no audio file {tmp_path}/missing.ogg",
         missing_url: f"no audio at {missing_url}: it answered 404 Not Found",
-        "/etc/passwd": "/etc/passwd is not below a folder that audio may come from; see the setting audio.roots",
+        "/etc/passwd": "/etc/passwd is below no folder that audio may come from; see the setting audio.roots",
     }
     settings = replaced(
         load(environ={}),

@@ -1,0 +1,284 @@
+"""Fetching voice notes: a real HTTP server, WhatsApp's two steps, local folders; what can pass is no Permanent."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from pipeline import Permanent
+from stages.audio import sources
+from stages.audio.sources import AudioSources, GraphApi
+
+pytestmark = pytest.mark.integration
+
+LIMIT = 100_000
+NOTE = bytes(range(256)) * 10
+SECRET = "sig=hush"
+TOKEN = "made-up-token"
+
+
+async def status(request: web.Request) -> web.Response:
+    return web.Response(status=int(request.match_info["status"]), body=NOTE)
+
+
+async def streamed(request: web.Request) -> web.StreamResponse:
+    """As many bytes as the path says, in chunks, without a Content-Length."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(int(request.match_info["bytes"]) // 1_000):
+        await response.write(b"x" * 1_000)
+    return response
+
+
+async def cut_short(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b"x")
+    assert request.transport
+    request.transport.close()
+    return response
+
+
+async def empty(request: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def redirect(request: web.Request) -> web.Response:
+    raise web.HTTPFound(request.query["to"])
+
+
+async def circle(request: web.Request) -> web.Response:
+    raise web.HTTPFound(str(request.url))
+
+
+async def unpacks(request: web.Request) -> web.Response:
+    """A small body that unpacks to more than the limit."""
+    response = web.Response(body=b"\0" * (LIMIT + 1))
+    response.enable_compression(web.ContentCoding.gzip)
+    return response
+
+
+async def media(request: web.Request) -> web.Response:
+    if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        raise web.HTTPUnauthorized
+    answers = {
+        "good": f'{{"url": "{request.url.origin()}/lookaside/good?{SECRET}", "mime_type": "audio/ogg"}}'.encode(),
+        "gone": f'{{"url": "{request.url.origin()}/404?{SECRET}"}}'.encode(),
+        "ftp": f'{{"url": "ftp://example.com/?{SECRET}"}}'.encode(),
+        "no-url": b'{"id": "1"}',
+        "no-json": b"<html>",
+        "no-utf-8": b'{"url": "\xc3"}',
+    }
+    return web.Response(body=answers[request.match_info["id"]])
+
+
+async def lookaside(request: web.Request) -> web.Response:
+    if request.headers.get("Authorization") != f"Bearer {TOKEN}" or request.query_string != SECRET:
+        raise web.HTTPUnauthorized
+    return web.Response(body=NOTE)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_get("/streamed/{bytes}", streamed)
+    app.router.add_get("/cut-short", cut_short)
+    app.router.add_get("/empty", empty)
+    app.router.add_get("/redirect", redirect)
+    app.router.add_get("/circle", circle)
+    app.router.add_get("/unpacks", unpacks)
+    app.router.add_get("/v26.0/{id}", media)
+    app.router.add_get("/lookaside/good", lookaside)
+    app.router.add_get("/{status:[0-9]+}", status)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "note.ogg").write_bytes(NOTE)
+    (tmp_path / "outside.ogg").write_bytes(NOTE)
+    return folder
+
+
+@pytest.fixture
+async def fetcher(server: str, root: Path) -> AsyncIterator[AudioSources]:
+    graph = GraphApi(server, "v26.0", TOKEN)
+    async with AudioSources(graph=graph, roots=[root], byte_limit=LIMIT) as made:
+        yield made
+
+
+async def test_a_note_comes_over_http(fetcher: AudioSources, server: str) -> None:
+    assert await fetcher.fetch(f"{server}/200?{SECRET}") == NOTE
+
+
+async def test_a_redirect_is_followed(fetcher: AudioSources, server: str) -> None:
+    assert await fetcher.fetch(f"{server}/redirect?to=/200") == NOTE
+
+
+@pytest.mark.parametrize("answer", [204, 400, 401, 403, 404, 410])
+async def test_an_answer_that_stays_is_permanent(fetcher: AudioSources, server: str, answer: int) -> None:
+    with pytest.raises(Permanent, match=f"{server}/{answer}: it answered {answer}") as raised:
+        await fetcher.fetch(f"{server}/{answer}?{SECRET}")
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("answer", [408, 425, 429, 500, 502, 503])
+async def test_an_answer_that_may_pass_is_worth_another_try(
+    fetcher: AudioSources, server: str, answer: int
+) -> None:
+    with pytest.raises(ConnectionError, match=f"{server}/{answer} answered {answer}") as raised:
+        await fetcher.fetch(f"{server}/{answer}?{SECRET}")
+    assert SECRET not in str(raised.value)
+
+
+async def test_a_lost_connection_is_worth_another_try(fetcher: AudioSources, server: str) -> None:
+    with pytest.raises(aiohttp.ClientPayloadError) as cut:
+        await fetcher.fetch(f"{server}/cut-short?{SECRET}")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(aiohttp.ClientConnectorError) as refused:
+        await fetcher.fetch(f"http://127.0.0.1:{port}/?{SECRET}")
+    assert SECRET not in f"{cut.value} {refused.value}"
+
+
+async def test_a_server_that_takes_too_long_is_worth_another_try(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "TIMEOUT", aiohttp.ClientTimeout(total=0.05))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/note"
+        async with AudioSources(graph=GraphApi("", "", ""), roots=[], byte_limit=1) as fetcher:
+            with pytest.raises(ConnectionError, match=f"{url} took too long") as raised:
+                await fetcher.fetch(f"{url}?{SECRET}")
+    assert SECRET not in str(raised.value)
+
+
+async def test_an_empty_body_is_permanent(fetcher: AudioSources, server: str) -> None:
+    with pytest.raises(Permanent, match=f"the audio at {server}/empty is empty") as raised:
+        await fetcher.fetch(f"{server}/empty?{SECRET}")
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("path", [f"streamed/{LIMIT + 1_000}", "unpacks"])
+async def test_a_body_over_the_limit_is_permanent(fetcher: AudioSources, server: str, path: str) -> None:
+    with pytest.raises(Permanent, match="over the limit of 100,000 bytes") as raised:
+        await fetcher.fetch(f"{server}/{path}?{SECRET}")
+    assert SECRET not in str(raised.value)
+
+
+async def test_a_body_at_the_limit_is_taken(fetcher: AudioSources, server: str) -> None:
+    assert len(await fetcher.fetch(f"{server}/streamed/{LIMIT}")) == LIMIT
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http://[::1?{s}", "https://login:{s}@:99999/?{s}", "http://.x/?{s}", "http://x:y/#{s}"]
+)
+async def test_an_address_that_is_none_is_permanent(fetcher: AudioSources, url: str) -> None:
+    with pytest.raises(Permanent, match="is no address") as raised:
+        await fetcher.fetch(url.format(s=SECRET))
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("path", [f"circle?{SECRET}", f"redirect?to=ftp://example.com/{SECRET}"])
+async def test_a_redirect_that_leads_nowhere_is_permanent(fetcher: AudioSources, server: str, path: str) -> None:
+    with pytest.raises(Permanent, match="is no address that audio can be had from, or leads to none") as raised:
+        await fetcher.fetch(f"{server}/{path}")
+    assert SECRET not in str(raised.value)
+
+
+async def test_whatsapp_is_asked_for_the_address_and_then_for_the_note(fetcher: AudioSources) -> None:
+    assert await fetcher.fetch("whatsapp:good") == NOTE
+
+
+async def test_without_the_right_token_whatsapp_gives_nothing(server: str) -> None:
+    async with AudioSources(graph=GraphApi(server, "v26.0", "wrong"), roots=[], byte_limit=LIMIT) as fetcher:
+        with pytest.raises(Permanent, match="401") as raised:
+            await fetcher.fetch("whatsapp:good")
+    assert "wrong" not in str(raised.value)
+
+
+@pytest.mark.parametrize("answer", ["no-url", "no-json", "no-utf-8"])
+async def test_whatsapps_answer_that_cannot_be_read_is_permanent(fetcher: AudioSources, answer: str) -> None:
+    with pytest.raises(Permanent, match=f"WhatsApp's answer for media {answer} cannot be read"):
+        await fetcher.fetch(f"whatsapp:{answer}")
+
+
+@pytest.mark.parametrize("answer", ["gone", "ftp"])
+async def test_a_note_that_whatsapp_no_longer_has_is_permanent(fetcher: AudioSources, answer: str) -> None:
+    with pytest.raises(Permanent) as raised:
+        await fetcher.fetch(f"whatsapp:{answer}")
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("media_id", ["../200", "../lookaside/good?sig=hush", "x/../good"])
+async def test_a_media_id_leads_nowhere_else(fetcher: AudioSources, media_id: str) -> None:
+    """The request carries our token; an id picks a medium, not an address."""
+    with pytest.raises((Permanent, ConnectionError)):
+        await fetcher.fetch(f"whatsapp:{media_id}")
+
+
+@pytest.mark.parametrize("form", ["{root}/note.ogg", "file://{root}/note.ogg", "{root}/../notes/note.ogg"])
+async def test_a_file_below_a_root_is_read(fetcher: AudioSources, root: Path, form: str) -> None:
+    assert await fetcher.fetch(form.format(root=root)) == NOTE
+
+
+async def test_a_link_that_stays_below_the_root_is_followed(fetcher: AudioSources, root: Path) -> None:
+    (root / "link.ogg").symlink_to("note.ogg")
+    assert await fetcher.fetch(f"{root}/link.ogg") == NOTE
+
+
+@pytest.mark.parametrize(
+    "path", ["{root}/../outside.ogg", "{root}-not/x.ogg", "/etc/passwd", "note.ogg", "~/x.ogg"]
+)
+async def test_a_file_outside_is_permanent(fetcher: AudioSources, root: Path, path: str) -> None:
+    with pytest.raises(Permanent, match=r"below no folder that audio may come from; see the setting audio\.roots"):
+        await fetcher.fetch(path.format(root=root))
+
+
+async def test_links_do_not_lead_outside(fetcher: AudioSources, root: Path) -> None:
+    (root / "file.ogg").symlink_to("../outside.ogg")
+    (root / "folder").symlink_to("..")
+    for path in ("file.ogg", "folder/outside.ogg"):
+        with pytest.raises(Permanent, match="below no folder"):
+            await fetcher.fetch(f"{root}/{path}")
+
+
+async def test_without_roots_no_file_is_read(root: Path) -> None:
+    async with AudioSources(graph=GraphApi("", "", ""), roots=[], byte_limit=LIMIT) as fetcher:
+        with pytest.raises(Permanent, match="below no folder"):
+            await fetcher.fetch(f"{root}/note.ogg")
+
+
+@pytest.mark.parametrize(
+    "path", [".", "missing.ogg", "note.ogg/deeper", "circle", "pipe", "a" * 300, "null\0byte"]
+)
+async def test_what_is_no_file_is_permanent(fetcher: AudioSources, root: Path, path: str) -> None:
+    """A named pipe among them: it would be waited for without end."""
+    (root / "circle").symlink_to("circle")
+    os.mkfifo(root / "pipe")
+    with pytest.raises(Permanent, match=r"no audio file|cannot be an audio file"):
+        await fetcher.fetch(f"{root}/{path}")
+
+
+async def test_an_empty_file_is_permanent(fetcher: AudioSources, root: Path) -> None:
+    (root / "empty.ogg").touch()
+    with pytest.raises(Permanent, match="is empty"):
+        await fetcher.fetch(f"{root}/empty.ogg")
+
+
+async def test_a_file_over_the_limit_is_permanent(fetcher: AudioSources, root: Path) -> None:
+    (root / "full.ogg").write_bytes(b"x" * LIMIT)
+    (root / "large.ogg").write_bytes(b"x" * (LIMIT + 1))
+    assert len(await fetcher.fetch(f"{root}/full.ogg")) == LIMIT
+    with pytest.raises(Permanent, match="over the limit"):
+        await fetcher.fetch(f"{root}/large.ogg")

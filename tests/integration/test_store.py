@@ -1,0 +1,213 @@
+"""The conversation store: the same answers on SQLite and, where it is installed, on PostgreSQL."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from stages.conversation.store import ConversationStore
+from stages.ports import Message
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+
+# Writes 50 messages of its own and 50 that every writer writes.
+WRITER = """
+import asyncio, sys
+from stages.conversation.store import ConversationStore
+from stages.ports import Message
+
+async def write(url, writer):
+    async with ConversationStore(url) as store:
+        for n in range(50):
+            await store.record([Message("shop", "chat", f"{id}-{n}", "in", "x", n) for id in (writer, "shared")])
+
+asyncio.run(write(*sys.argv[1:]))
+"""
+
+
+def said(id: str, sent_ms: int = 0, **other: Any) -> Message:  # noqa: A002
+    return msgspec.structs.replace(Message("shop", "chat", id, "in", f"text of {id}", sent_ms), **other)
+
+
+def postgres_programs() -> Path | None:
+    """The folder of initdb and pg_ctl: of a version below /usr/lib, or on the PATH."""
+    folders = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda bin_: int(bin_.parent.name), reverse=True
+    )
+    if on_path := shutil.which("pg_ctl"):
+        folders.append(Path(on_path).resolve().parent)
+    return next((bin_ for bin_ in folders if (bin_ / "pg_ctl").exists() and (bin_ / "initdb").exists()), None)
+
+
+def someone_else() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root; these arguments have a subprocess run as its own user, or nobody."""
+    if os.geteuid():
+        return {}
+    names = {user.pw_name for user in pwd.getpwall()}
+    user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A cluster of this test run's own, on a socket in a folder of its own; the folder."""
+    programs = postgres_programs()
+    if not programs:
+        pytest.skip("PostgreSQL is not installed: no initdb and pg_ctl on PATH or below /usr/lib/postgresql")
+    user = someone_else()
+    with tempfile.TemporaryDirectory(prefix="riacho-pg-") as folder:
+        if user:
+            os.chown(folder, user["user"], user["group"])
+        quiet: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "timeout": 60} | user
+        data = f"{folder}/data"
+        make = ["-D", data, "-U", "riacho", "-A", "trust", "--no-sync"]
+        subprocess.run([programs / "initdb", *make], check=True, **quiet)
+        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        start = ["-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start"]
+        subprocess.run([programs / "pg_ctl", *start], check=True, **quiet)
+        try:
+            yield folder
+        finally:
+            subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, **quiet)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'riacho.db'}"
+    folder = request.getfixturevalue("postgres")
+    return await empty_database(
+        folder, f"test_{tmp_path.parent.name}_{tmp_path.name}"[-60:].replace("-", "_").lower()
+    )
+
+
+async def empty_database(folder: str, name: str) -> str:
+    engine = create_async_engine(
+        f"postgresql+asyncpg://riacho@/postgres?host={folder}", isolation_level="AUTOCOMMIT"
+    )
+    async with engine.connect() as connection:
+        await connection.execute(text(f'CREATE DATABASE "{name}"'))
+    await engine.dispose()
+    return f"postgresql+asyncpg://riacho@/{name}?host={folder}"
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[ConversationStore]:
+    async with ConversationStore(url) as made:
+        yield made
+
+
+async def test_what_is_recorded_is_found_whole(store: ConversationStore) -> None:
+    message = said("1", 2**53, text="olá 👋\n'; --", voice=True, direction="out")
+    await store.record([message])
+    assert await store.find("shop", "chat", "1") == message
+    assert await store.find("shop", "chat", "2") is None
+
+
+async def test_recording_again_changes_nothing(store: ConversationStore) -> None:
+    await store.record([said("1", text="first")])
+    await store.record([said("1", text="second"), said("2"), said("2", text="twice in one go")])
+    assert [message.text for message in await store.history("shop", "chat", 9)] == ["first", "text of 2"]
+
+
+async def test_recording_nothing_is_no_error(store: ConversationStore) -> None:
+    await store.record([])
+    assert await store.history("shop", "chat", 9) == []
+
+
+async def test_history_is_the_latest_messages_oldest_first(store: ConversationStore) -> None:
+    await store.record([said(str(n), n) for n in (5, 1, 4, 2, 3)])
+    assert [message.id for message in await store.history("shop", "chat", 3)] == ["3", "4", "5"]
+    assert [message.id for message in await store.history("shop", "chat", 9)] == ["1", "2", "3", "4", "5"]
+
+
+async def test_messages_of_the_same_moment_keep_one_order(store: ConversationStore) -> None:
+    """WhatsApp's times are whole seconds, so a quick writer's messages share them."""
+    await store.record([said(name, 7) for name in "cadb"])
+    assert [message.id for message in await store.history("shop", "chat", 3)] == ["b", "c", "d"]
+
+
+async def test_tenants_and_chats_are_apart(store: ConversationStore) -> None:
+    others = [said("1", tenant="other"), said("1", chat="other")]
+    await store.record([said("1"), *others])
+    assert await store.history("shop", "chat", 9) == [said("1")]
+    assert await store.history("other", "chat", 9) == [others[0]]
+    assert await store.find("shop", "other", "1") == others[1]
+    assert await store.find("other", "other", "1") is None
+
+
+async def test_a_store_opened_again_has_what_was_recorded(url: str) -> None:
+    async with ConversationStore(url) as store:
+        await store.record([said("1")])
+    async with ConversationStore(url) as store:
+        assert await store.history("shop", "chat", 9) == [said("1")]
+
+
+async def test_two_stores_write_at_the_same_time(url: str) -> None:
+    async with ConversationStore(url) as one, ConversationStore(url) as two:
+        await asyncio.gather(
+            *(
+                store.record([said(f"{name}-{n}"), said(f"shared-{n}")])
+                for n in range(50)
+                for name, store in (("one", one), ("two", two))
+            )
+        )
+        assert len(await one.history("shop", "chat", 999)) == 150
+
+
+async def test_two_processes_open_and_write_at_the_same_time(url: str) -> None:
+    writers = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, url, name, cwd=ROOT)
+        for name in ("one", "two")
+    ]
+    assert [await writer.wait() for writer in writers] == [0, 0]
+    async with ConversationStore(url) as store:
+        assert len(await store.history("shop", "chat", 999)) == 150
+
+
+async def open_together(url: str) -> None:
+    stores = [ConversationStore(url) for _ in range(8)]
+    results = await asyncio.gather(*(store.__aenter__() for store in stores), return_exceptions=True)
+    await asyncio.gather(*(store.__aexit__(None, None, None) for store in stores))
+    assert [result for result in results if isinstance(result, BaseException)] == []
+
+
+async def test_several_open_a_fresh_file_at_the_same_moment(tmp_path: Path) -> None:
+    for n in range(40):  # one in a few goes wrong where nobody waits for the switch to WAL
+        await open_together(f"sqlite+aiosqlite:///{tmp_path}/{n}.db")
+
+
+async def test_several_open_a_fresh_database_at_the_same_moment(postgres: str) -> None:
+    await open_together(await empty_database(postgres, "opened_together"))
+
+
+async def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/riacho.db"
+    writer = create_async_engine(url)
+    async with ConversationStore(url) as store, writer.connect() as connection:
+        await store.record([said("1")])
+        await connection.execute(text("BEGIN EXCLUSIVE"))
+        assert await asyncio.wait_for(store.history("shop", "chat", 9), 5) == [said("1")]
+        await connection.rollback()
+    await writer.dispose()
+
+
+async def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> None:
+    store = ConversationStore(f"sqlite+aiosqlite:///{tmp_path}/missing/riacho.db")
+    with pytest.raises(OperationalError, match="unable to open"):
+        await store.__aenter__()
