@@ -1,6 +1,7 @@
 """The Transcriber on faster-whisper."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ class WhisperTranscriber:
     """One model a process, `workers` notes at a time, each in a thread of its own.
 
     `language` is that of notes whose job names none; "auto" detects it. `threads` are those of one
-    transcription, 0 for one a core. `duration_limit` is in seconds.
+    transcription; 0 shares the cores out among the workers. `duration_limit` is in seconds.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class WhisperTranscriber:
     ) -> None:
         self._name, self._device, self._compute_type = model, device, compute_type
         self._language, self._beam_size = language, beam_size
-        self._cpu_threads, self._workers = threads, workers
+        # More threads than cores would have them wait spinning for each other, and all else on the machine too.
+        self._cpu_threads, self._workers = threads or max(1, (os.cpu_count() or 1) // workers), workers
         self._cache, self._duration_limit = cache, duration_limit
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="whisper")
         self._loading = threading.Lock()
