@@ -20,7 +20,7 @@ end
 for _, id in ipairs(redis.call('ZRANGE', due, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, room)) do
   redis.call('ZREM', due, id)
   local consumer, deliveries = holder(stream, group, id)
-  if consumer and is_parked(consumer) then take(id, 0, deliveries) end
+  if consumer then take(id, 0, deliveries) end -- else a zombie settled it while it was parked
 end
 
 for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
