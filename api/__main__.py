@@ -83,9 +83,9 @@ def worker(
 
     async def run() -> None:
         stop = processes.stop_signal(with_parent=with_parent)
-        cut_off = await processes.run_worker(settings, [name for name in stages.split(",") if name], stop)
-        if cut_off:
-            log.error("%d jobs still ran at the end of the grace time; their lease will bring them back", cut_off)
+        stuck = await processes.run_worker(settings, [name for name in stages.split(",") if name], stop)
+        if stuck:
+            log.error("%d jobs would not end in the grace time; their lease will bring them back", stuck)
             os._exit(1)  # their threads cannot be ended, and would be waited for
 
     uvloop.run(run())

@@ -82,7 +82,7 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
 
 
 async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Event) -> int:
-    """Work the named stages (all, if none is named) until stopped; returns how many jobs were cut off."""
+    """Work the named stages (all, if none is named) until stopped; returns how many jobs would not end."""
     adapters = Adapters(settings)
     pipeline = adapters.pipeline(settings)
     chosen = [pipeline.stage(name) for name in stages] or list(pipeline)

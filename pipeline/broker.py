@@ -30,7 +30,7 @@ from pipeline.message import (
     seal,
     unseal,
 )
-from pipeline.outcome import Bury, Done
+from pipeline.outcome import Bury, Settled
 from pipeline.outcome import Retry as RetryOutcome
 from pipeline.stage import Pipeline, Stage
 
@@ -92,11 +92,12 @@ class Broker:
     async def add(self, jobs: Sequence[Job]) -> list[Added]:
         """Make jobs durable; one answer for each, in their order.
 
-        Jobs for one stage and partition share a script call. Raises UnknownStage before anything is added.
+        Jobs for one stage and partition share a script call. Raises UnknownStage or BadPayload
+        before anything is added.
         """
         places: dict[tuple[str, int], list[int]] = {}
         for index, job in enumerate(jobs):
-            stage = self.pipeline.stage(job.stage)
+            stage = self.pipeline.check(job)
             places.setdefault((stage.name, self._partition(job)), []).append(index)
         answers: list[Added] = [Added(None)] * len(jobs)
         for (name, partition), indexes in places.items():
@@ -179,24 +180,23 @@ class Broker:
 
     # ── finishing; entries of one call lie in one stage and partition ────────────────────────────
 
-    async def settle(self, stage: Stage, partition: int, done: Sequence[tuple[Delivery, Done]]) -> list[bool]:
+    async def settle(self, stage: Stage, partition: int, done: Sequence[tuple[Delivery, Settled]]) -> list[bool]:
         """Finish entries and add their forwards; False where somebody else had settled one before."""
-        targets = list(dict.fromkeys(job.stage for _, outcome in done for job in outcome.forward))
+        targets = list(dict.fromkeys(name for _, settled in done for name, _ in settled.forwards))
         place = {name: index for index, name in enumerate(targets, 1)}
         args: list[Any] = [GROUP, len(targets), *(f"{name}.{partition}." for name in targets)]
-        for delivery, outcome in done:
-            args += delivery.entry, *self._record(stage, delivery, outcome), len(outcome.forward)
-            for job in outcome.forward:
-                args += place[job.stage], seal(job, trace=delivery.trace)
+        for delivery, settled in done:
+            args += delivery.entry, *self._record(stage, delivery, settled), len(settled.forwards)
+            for name, envelope in settled.forwards:
+                args += place[name], envelope
         keys = [self._keys.stream(name, partition) for name in (stage.name, *targets)]
         return [reply == 1 for reply in await self._run(scripts.settle(self._writer, keys, args))]
 
-    def _record(self, stage: Stage, delivery: Delivery, outcome: Done) -> tuple[str, bytes, int]:
+    def _record(self, stage: Stage, delivery: Delivery, settled: Settled) -> tuple[str, bytes, int]:
         # A job that failed before has a record saying so, which must not outlive the success.
         if not stage.keep_results and delivery.attempt == 1:
             return "", b"", 0
-        result = outcome.result if stage.keep_results else None
-        record = Record(state="completed", attempt=delivery.attempt, at_ms=now_ms(), result=result)
+        record = Record(state="completed", attempt=delivery.attempt, at_ms=now_ms(), result=settled.result)
         ttl = stage.keep_results or FAILURE_TTL
         return self._keys.job(delivery.id), encode_record(record), int(ttl * 1000)
 

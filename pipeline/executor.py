@@ -1,20 +1,25 @@
-"""One job as a pipe of named steps: decode → admit → try; whatever happens ends in an outcome."""
+"""One job as a pipe of named steps: decode → admit → call → seal; whatever happens ends in a value."""
 
 import asyncio
 import logging
+import math
 from typing import Any
 
 import msgspec
 
 from pipeline import telemetry
-from pipeline.errors import Permanent
-from pipeline.message import Delivery, Envelope, unseal
-from pipeline.outcome import Bury, Done, Outcome, Retry
+from pipeline.errors import BadInput, Permanent
+from pipeline.message import Delivery, Envelope, seal, unseal
+from pipeline.outcome import Bury, Done, Ending, Outcome, Retry, Settled
 from pipeline.stage import Context, Pipeline, Stage
 
 log = logging.getLogger(__name__)
 
 ERROR_LIMIT = 500  # characters of an exception kept with the job
+RESULT_LIMIT = 1_048_576  # bytes of a result: it lies in Redis' memory
+LONGEST_WAIT = 366 * 86_400.0  # seconds before another try
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Executor:
@@ -22,37 +27,28 @@ class Executor:
 
     def __init__(self, pipeline: Pipeline) -> None:
         decoder = msgspec.msgpack.Decoder
+        self._pipeline = pipeline
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
             stage.name: decoder(stage.payload) for stage in pipeline
         }
 
-    async def run(self, stage: Stage, delivery: Delivery) -> Outcome:
-        """The outcome of one delivery."""
+    async def run(self, stage: Stage, delivery: Delivery) -> Ending:
+        """How one delivery ended."""
         try:
             envelope = unseal(delivery.body)
             payload = self._decoders[stage.name].decode(envelope.payload)
-        except (ValueError, msgspec.DecodeError) as error:
+        except ValueError as error:
             return Bury(f"cannot be read: {error}")
         if delivery.attempt > stage.retry.attempts:
             return Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
         with telemetry.process(stage, delivery, envelope) as span:
             delivery.trace = telemetry.traceparent(span)
-            outcome = await self._try(stage, delivery, envelope, payload)
-            telemetry.ended(span, outcome)
-        return outcome
+            outcome = await self._call(stage, delivery, envelope, payload)
+            ending = self._seal(stage, delivery, outcome)
+            telemetry.ended(span, ending)
+        return ending
 
-    async def _try(self, stage: Stage, delivery: Delivery, envelope: Envelope, payload: object) -> Outcome:
-        try:
-            return _outcome(await self._call(stage, delivery, envelope, payload))
-        except Permanent as error:
-            return Bury(str(error))
-        except TimeoutError:
-            return _failed(stage, delivery, f"took longer than {stage.timeout:g} s")
-        except Exception as error:
-            log.debug("handler failed", exc_info=True)
-            return _failed(stage, delivery, f"{type(error).__name__}: {error}"[:ERROR_LIMIT])
-
-    async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope, payload: object) -> object:
+    async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope, payload: object) -> Outcome:
         context = Context(
             job_id=delivery.id,
             attempt=delivery.attempt,
@@ -60,15 +56,54 @@ class Executor:
             key=envelope.key,
             enqueued_ms=envelope.enqueued_ms,
         )
-        async with asyncio.timeout(stage.timeout):
-            return await stage.handler(context, payload)
+        try:
+            async with asyncio.timeout(stage.timeout) as limit:
+                returned = await stage.handler(context, payload)
+        except Permanent as error:
+            return Bury(str(error))
+        except asyncio.CancelledError as error:
+            if _being_cancelled():
+                raise
+            return _again(stage, delivery, _said(error))  # the handler's own doing
+        except (Exception, SystemExit) as error:
+            log.debug("handler failed", exc_info=True)
+            late = isinstance(error, TimeoutError) and limit.expired()
+            return _again(stage, delivery, f"took longer than {stage.timeout:g} s" if late else _said(error))
+        return returned if isinstance(returned, Outcome) else Done(returned)
+
+    def _seal(self, stage: Stage, delivery: Delivery, outcome: Outcome) -> Ending:
+        """The outcome as it is written; one that cannot be written is buried."""
+        match outcome:
+            case Retry(after, error):
+                return _again(stage, delivery, error, after)
+            case Bury():
+                return outcome
+            case Done(result, forward):
+                try:
+                    for job in forward:
+                        self._pipeline.check(job)
+                    forwards = tuple((job.stage, seal(job, trace=delivery.trace)) for job in forward)
+                    encoded = _encode(result) if stage.keep_results else b"\xc0"
+                except (BadInput, TypeError, ValueError, OverflowError, RecursionError) as error:
+                    return Bury("what its handler returned cannot be written", _said(error))
+        if len(encoded) > RESULT_LIMIT:
+            return Bury(f"its result of {len(encoded):,} bytes is over the limit of {RESULT_LIMIT:,}")
+        return Settled(msgspec.Raw(encoded), forwards)
 
 
-def _outcome(returned: object) -> Outcome:
-    return returned if isinstance(returned, Outcome) else Done(returned)
-
-
-def _failed(stage: Stage, delivery: Delivery, error: str) -> Outcome:
+def _again(stage: Stage, delivery: Delivery, error: str, after: float | None = None) -> Retry | Bury:
+    """Another try, by the stage's policy unless the handler asked for a time, while there are tries left."""
     if delivery.attempt >= stage.retry.attempts:
         return Bury(f"gave up after {delivery.attempt} tries", error)
-    return Retry(stage.retry.delay(delivery.attempt), error)
+    if after is None or not math.isfinite(after):
+        after = stage.retry.delay(delivery.attempt)
+    return Retry(min(max(after, 0.0), LONGEST_WAIT), error)
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:ERROR_LIMIT]

@@ -24,6 +24,7 @@ class Lane:
         self._settler = settler
         self._ready: deque[Delivery] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._cut_off: list[Delivery] = []
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -64,16 +65,18 @@ class Lane:
         self._ready.clear()
         return unstarted
 
-    async def drain(self, grace: float) -> int:
-        """Wait for what runs, cancel what is left after `grace` seconds; returns how many were cut off."""
-        if not self._running:
-            return 0
-        _, late = await asyncio.wait(self._running, timeout=grace)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=1)
-        return len(late)
+    async def drain(self, grace: float) -> tuple[list[Delivery], int]:
+        """Wait for what runs, and cancel what is left after `grace` seconds.
+
+        Returns the entries that were cut off, which are then no longer held, and how many would not end.
+        """
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=grace)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1)
+        return [self._drop(delivery) for delivery in self._cut_off], len(self._running)
 
     def _start(self) -> None:
         while self._ready and len(self._running) < self.stage.concurrency:
@@ -82,8 +85,12 @@ class Lane:
             task.add_done_callback(self._finished)
 
     async def _work(self, delivery: Delivery) -> None:
-        outcome = await self._executor.run(self.stage, delivery)
-        self._settler.put(self.stage, delivery, outcome, self._drop)
+        try:
+            ending = await self._executor.run(self.stage, delivery)
+        except asyncio.CancelledError:
+            self._cut_off.append(delivery)
+        else:
+            self._settler.put(self.stage, delivery, ending, self._drop)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

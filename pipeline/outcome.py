@@ -1,4 +1,4 @@
-"""What a handler's run ends in: values, matched exhaustively by the settler."""
+"""What a handler's run ends in: values, each matched exhaustively where it is used."""
 
 from typing import Any
 
@@ -29,3 +29,14 @@ class Bury(msgspec.Struct, frozen=True):
 
 
 Outcome = Done | Retry | Bury
+
+
+class Settled(msgspec.Struct, frozen=True, gc=False):
+    """`Done`, ready to be written: the result in MessagePack, each forward as its stage and envelope."""
+
+    result: msgspec.Raw
+    forwards: tuple[tuple[str, bytes], ...] = ()
+
+
+# What the executor gives to the settler.
+Ending = Settled | Retry | Bury

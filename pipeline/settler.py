@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from pipeline.broker import MOST_PER_CALL, Broker
 from pipeline.errors import ServerUnavailable
 from pipeline.message import Delivery
-from pipeline.outcome import Bury, Done, Outcome, Retry
+from pipeline.outcome import Bury, Ending, Retry, Settled
 from pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class _Item(NamedTuple):
     stage: Stage
     delivery: Delivery
-    outcome: Outcome
+    ending: Ending
     settled: Callable[[Delivery], object]
 
 
@@ -40,11 +40,9 @@ class Settler:
         self._wake = asyncio.Event()
         self._closing = False
 
-    def put(
-        self, stage: Stage, delivery: Delivery, outcome: Outcome, settled: Callable[[Delivery], object]
-    ) -> None:
+    def put(self, stage: Stage, delivery: Delivery, ending: Ending, settled: Callable[[Delivery], object]) -> None:
         """Queue an outcome; `settled` is called once it is written, or found to be another's."""
-        self._waiting.append(_Item(stage, delivery, outcome, settled))
+        self._waiting.append(_Item(stage, delivery, ending, settled))
         self._wake.set()
 
     async def run(self) -> None:
@@ -83,17 +81,17 @@ class Settler:
 
     async def _write_group(self, group: list[_Item]) -> None:
         stage, partition = group[0].stage, group[0].delivery.partition
-        done: list[tuple[Delivery, Done]] = []
+        done: list[tuple[Delivery, Settled]] = []
         failed: list[tuple[Delivery, Retry]] = []
         dead: list[tuple[Delivery, Bury]] = []
         for item in group:
-            match item.outcome:
-                case Done():
-                    done.append((item.delivery, item.outcome))
+            match item.ending:
+                case Settled():
+                    done.append((item.delivery, item.ending))
                 case Retry():
-                    failed.append((item.delivery, item.outcome))
+                    failed.append((item.delivery, item.ending))
                 case Bury():
-                    dead.append((item.delivery, item.outcome))
+                    dead.append((item.delivery, item.ending))
         if done:
             self._count("settled", await self._broker.settle(stage, partition, done))
         if failed:

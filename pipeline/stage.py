@@ -91,6 +91,14 @@ class Pipeline:
             raise UnknownStage(f"queue '{queue}' has no kind '{kind[:80]}'{did_you_mean(kind, stages)}")
         return stages[kind]
 
+    def check(self, job: Job) -> Stage:
+        """The stage a job is for. Raises UnknownStage, or BadPayload where the payload is not of its type."""
+        stage = self.stage(job.stage)
+        if not isinstance(job.payload, stage.payload):
+            kind, wanted = type(job.payload).__name__, stage.payload.__name__
+            raise BadPayload(f"payload of {stage.full_name}: expected {wanted}, got {kind}")
+        return stage
+
     def payload(self, stage: Stage, value: object) -> Any:
         """Plain data as the stage's payload type. Raises BadPayload naming the field."""
         try:

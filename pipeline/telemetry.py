@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from pipeline.outcome import Bury, Done, Outcome, Retry
+from pipeline.outcome import Bury, Ending, Retry, Settled
 
 if TYPE_CHECKING:
     from pipeline.message import Delivery, Envelope, Job
@@ -64,12 +64,12 @@ def process(stage: "Stage", delivery: "Delivery", envelope: "Envelope") -> Itera
         yield span
 
 
-def ended(span: Span, outcome: Outcome) -> None:
-    """Put the outcome of a try on its span."""
-    match outcome:
-        case Retry(error=error) | Bury(error="", reason=error) | Bury(error=error):
+def ended(span: Span, ending: Ending) -> None:
+    """Put the end of a try on its span."""
+    match ending:
+        case Retry(error=error) | Bury(reason=error):
             span.set_status(Status(StatusCode.ERROR, error))
-        case Done():
+        case Settled():
             pass
 
 

@@ -62,7 +62,7 @@ class Worker:
         self._renewer = Renewer(connect, self.lanes, self.consumer, lease)
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Work until `stop` is set; returns how many jobs were cut off and left to their lease."""
+        """Work until `stop` is set; returns how many jobs would not end, and are left to their lease."""
         async with self.broker:
             await self.broker.ensure_groups()
             await asyncio.gather(*(lane.stage.prepare() for lane in self.lanes if lane.stage.prepare))
@@ -78,8 +78,8 @@ class Worker:
                 await _until(stop, [*reading, settling])
             finally:
                 stop_chores.set()
-                cut_off = await self._shut_down(reading, settling)
-        return cut_off
+                stuck = await self._shut_down(reading, settling)
+        return stuck
 
     async def _shut_down(self, reading: list[asyncio.Task[None]], settling: asyncio.Task[None]) -> int:
         # The order matters: nothing new comes in, what never started goes back at once, what runs may
@@ -89,13 +89,19 @@ class Worker:
         await asyncio.wait(reading)
         for lane in self.lanes:
             await self._give_back(lane, lane.take_unstarted())
-        cut_off = sum(await asyncio.gather(*(lane.drain(self._grace) for lane in self.lanes)))
+        stuck = sum(await asyncio.gather(*(self._drain(lane) for lane in self.lanes)))
         self.settler.close()
         await asyncio.wait([settling], timeout=SETTLE_GRACE)
         self._renewer.stop()
         with _server_may_be_gone("leave"):
             await self.broker.leave(self.consumer)
-        return cut_off
+        return stuck
+
+    async def _drain(self, lane: Lane) -> int:
+        cut_off, stuck = await lane.drain(self._grace)
+        # Due again at once, and the try does not count: it was not the job that failed.
+        await self._give_back(lane, cut_off)
+        return stuck
 
     async def _give(self, lane: Lane, deliveries: list[Delivery]) -> None:
         await self._give_back(lane, lane.accept(deliveries))

@@ -6,10 +6,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from redis.asyncio import Redis
 
 from pipeline import Broker, Pipeline
 from pipeline.embedded import EmbeddedServer
+
+# A busy machine is no reason to fail; the per-test time-out is the bound.
+hypothesis_settings.register_profile("riacho", deadline=None)
+hypothesis_settings.load_profile("riacho")
 
 
 def server_binary() -> Path | None:

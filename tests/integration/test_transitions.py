@@ -3,13 +3,15 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from pipeline import Broker, Bury, Done, Job, JobId, Pipeline, Retry
+from pipeline import Broker, Bury, Job, JobId, Pipeline, Retry
 from pipeline.errors import UnknownStage
 from pipeline.keys import Keys
-from pipeline.message import Delivery
+from pipeline.message import Delivery, seal
+from pipeline.outcome import Settled
 from tests.support import Connect, Number, add_one, depths, eventually, jobs, stage, state, unused
 
 pytestmark = pytest.mark.integration
@@ -25,6 +27,11 @@ async def broker(connector: Callable[..., Connect]) -> AsyncIterator[Broker]:
     async with connector(PIPELINE)() as broker:
         await broker.ensure_groups()
         yield broker
+
+
+def done(result: object = None, forward: tuple[Job, ...] = ()) -> Settled:
+    """What the executor makes of `Done`."""
+    return Settled(msgspec.Raw(msgspec.msgpack.encode(result)), tuple((job.stage, seal(job)) for job in forward))
 
 
 async def fetch(broker: Broker, consumer: str = "a", count: int = 10, name: str = "first") -> list[Delivery]:
@@ -70,7 +77,7 @@ async def test_a_dedup_id_outlives_its_job_and_ends_with_its_ttl(
 ) -> None:
     job = await add_one(broker, Job(stage="first", payload=Number(1), dedup="x"))
     (delivery,) = await fetch(broker)
-    await broker.settle(FIRST, 0, [(delivery, Done())])
+    await broker.settle(FIRST, 0, [(delivery, done())])
     (again,) = await broker.add([Job(stage="first", payload=Number(1), dedup="x")])
     assert (again.id, again.duplicate) == (job, True)
     ttl = await redis.pttl(Keys(namespace).dedup("first", 0, "x"))
@@ -116,7 +123,7 @@ async def test_settling_hands_on_and_remembers(broker: Broker) -> None:
     (delivery,) = await fetch(broker)
     assert await state(broker, job) == "active"
     forward = (Job(stage="second", payload=Number(2)), Job(stage="second", payload=Number(3)))
-    assert await broker.settle(FIRST, 0, [(delivery, Done({"n": 1}, forward))]) == [True]
+    assert await broker.settle(FIRST, 0, [(delivery, done({"n": 1}, forward))]) == [True]
     view = await broker.look(job)
     assert view
     assert (view.state, view.result, view.attempt) == ("completed", {"n": 1}, 1)
@@ -129,17 +136,17 @@ async def test_a_zombie_and_its_successor_hand_on_exactly_once(broker: Broker) -
     (zombie,) = await fetch(broker, "zombie")
     (successor,) = await reclaimed(broker, "successor", SHORT)
     assert (successor.entry, successor.attempt) == (zombie.entry, 2)
-    done = Done(forward=(Job(stage="second", payload=Number(2)),))
-    assert await broker.settle(FIRST, 0, [(zombie, done)]) == [True]
-    assert await broker.settle(FIRST, 0, [(successor, done)]) == [False]
+    handing_on = done(forward=(Job(stage="second", payload=Number(2)),))
+    assert await broker.settle(FIRST, 0, [(zombie, handing_on)]) == [True]
+    assert await broker.settle(FIRST, 0, [(successor, handing_on)]) == [False]
     assert await depths(broker, "second") == (1, 0, 0, 0)
 
 
 async def test_many_outcomes_settle_in_one_call_each_on_its_own(broker: Broker) -> None:
     await broker.add(jobs("first", 4))
     found = await fetch(broker)
-    assert await broker.settle(FIRST, 0, [(found[1], Done())]) == [True]
-    outcomes = [Done(forward=(Job(stage="second", payload=Number(n)),) * n) for n in range(4)]
+    assert await broker.settle(FIRST, 0, [(found[1], done())]) == [True]
+    outcomes = [done(forward=(Job(stage="second", payload=Number(n)),) * n) for n in range(4)]
     answers = await broker.settle(FIRST, 0, list(zip(found, outcomes, strict=True)))
     assert answers == [True, False, True, True]
     assert await depths(broker, "second") == (0 + 2 + 3, 0, 0, 0)
@@ -153,7 +160,7 @@ async def test_a_stage_that_keeps_no_results_leaves_nothing_behind(
         await broker.ensure_groups()
         job = await add_one(broker, Job(stage="bare", payload=Number(1)))
         (delivery,) = await fetch(broker, name="bare")
-        await broker.settle(bare, 0, [(delivery, Done("big"))])
+        await broker.settle(bare, 0, [(delivery, done("big"))])
         assert await broker.look(job) is None
         assert [key async for key in redis.scan_iter(f"{{{namespace}:*")] == [
             Keys(namespace).stream("bare", 0).encode()
@@ -184,7 +191,7 @@ async def test_a_parked_job_waits_out_its_backoff_whatever_the_lease(broker: Bro
 async def test_a_success_after_a_failure_takes_the_failure_back(broker: Broker) -> None:
     job = await add_one(broker, Job(stage="first", payload=Number(1)))
     await broker.retry(FIRST, 0, "a", [((await fetch(broker))[0], Retry(0, "boom"))])
-    await broker.settle(FIRST, 0, [((await reclaimed(broker))[0], Done())])
+    await broker.settle(FIRST, 0, [((await reclaimed(broker))[0], done())])
     view = await broker.look(job)
     assert view
     assert (view.state, view.error, view.attempt) == ("completed", "", 2)
@@ -198,7 +205,7 @@ async def test_who_lost_the_lease_can_neither_retry_nor_bury_nor_release(broker:
     assert await broker.bury(FIRST, 0, "late", [(late, Bury("no"))]) == [False]
     assert await broker.release("first", 0, "late", [late]) == [False]
     assert await state(broker, job) == "active"
-    assert await broker.settle(FIRST, 0, [(mine, Done())]) == [True]
+    assert await broker.settle(FIRST, 0, [(mine, done())]) == [True]
 
 
 # ── reclaim, renew, release ──────────────────────────────────────────────────────────────────────
@@ -214,7 +221,7 @@ async def test_a_silent_worker_loses_its_entries_after_the_lease_and_not_before(
 async def test_renewing_keeps_the_lease_and_tells_what_was_lost(broker: Broker) -> None:
     await broker.add(jobs("first", 2))
     kept, lost = await fetch(broker, "a")
-    await broker.settle(FIRST, 0, [(lost, Done())])
+    await broker.settle(FIRST, 0, [(lost, done())])
     assert await broker.renew("first", 0, "a", [kept.entry, lost.entry]) == [lost.entry]
     assert await broker.renew("first", 0, "b", [kept.entry]) == [kept.entry]
     assert [delivery.attempt for delivery in await reclaimed(broker, "b", SHORT)] == [2], "renewing is no attempt"
@@ -242,7 +249,7 @@ async def test_a_consumer_that_holds_entries_is_not_forgotten(broker: Broker) ->
     await broker.add(jobs("first", 1))
     (delivery,) = await fetch(broker, "a")
     await broker.leave("a")
-    assert await broker.settle(FIRST, 0, [(delivery, Done())]) == [True]
+    assert await broker.settle(FIRST, 0, [(delivery, done())]) == [True]
 
 
 async def test_consumers_that_hold_nothing_and_were_long_silent_are_forgotten(
@@ -250,7 +257,7 @@ async def test_consumers_that_hold_nothing_and_were_long_silent_are_forgotten(
 ) -> None:
     await broker.add(jobs("first", 1))
     (delivery,) = await fetch(broker, "gone")
-    await broker.settle(FIRST, 0, [(delivery, Done())])
+    await broker.settle(FIRST, 0, [(delivery, done())])
 
     async def only_me() -> bool:
         await reclaim(broker, "me", lease=0.001)
@@ -286,7 +293,7 @@ async def test_everything_but_streams_and_parked_work_has_an_end(
 ) -> None:
     await broker.add([Job(stage="first", payload=Number(n), dedup=str(n)) for n in range(5)])
     found = await fetch(broker)
-    await broker.settle(FIRST, 0, [(found[0], Done())])
+    await broker.settle(FIRST, 0, [(found[0], done())])
     await broker.bury(FIRST, 0, "a", [(found[1], Bury("no"))])
     await broker.retry(FIRST, 0, "a", [(found[2], Retry(60, "boom"))])
     endless = [key async for key in redis.scan_iter(f"{{{namespace}:*") if await redis.ttl(key) == -1]

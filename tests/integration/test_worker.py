@@ -171,3 +171,43 @@ async def test_stopping_finishes_what_runs_and_gives_back_what_never_started(con
         assert [(view.state, view.attempt) for view in views if view] == [("waiting", 0)] * 4
         again = await broker.reclaim("slow", 0, "next", 30, 10)
         assert [delivery.attempt for delivery in again] == [1, 1, 1]
+
+
+async def test_what_outlasts_the_grace_time_goes_back_at_once_and_the_try_does_not_count(
+    connector: Connector,
+) -> None:
+    started = asyncio.Event()
+
+    async def endless(ctx: Context, payload: Number) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    pipeline = Pipeline([stage("endless", endless)])
+    connect = connector(pipeline)
+    async with connect() as broker:
+        worker, stop = Worker(connect, list(pipeline), lease=30, grace=0.05), asyncio.Event()
+        running = asyncio.create_task(worker.run(stop))
+        job = await add_one(broker, Job(stage="endless", payload=Number(1)))
+        await started.wait()
+        stop.set()
+        assert await running == 0
+        view = await broker.look(job)
+        assert view
+        assert (view.state, view.attempt) == ("waiting", 0)
+
+
+@pytest.mark.parametrize("returned", [object(), Done(forward=(Job(stage="nowhere", payload=Number(1)),))])
+async def test_an_outcome_that_cannot_be_written_takes_no_other_with_it(
+    connector: Connector, returned: object
+) -> None:
+    async def odd(ctx: Context, payload: Number) -> object:
+        return returned if payload.n == 0 else payload.n
+
+    pipeline = Pipeline([stage("odd", odd, concurrency=2)])
+    connect = connector(pipeline)
+    async with connect() as broker, working(connect, pipeline):
+        bad, good = [added.id for added in await broker.add(jobs("odd", 2))]
+        assert bad
+        assert good
+        assert (await until(broker, bad, "failed")).reason == "what its handler returned cannot be written"
+        await until(broker, good, "completed")

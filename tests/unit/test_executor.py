@@ -5,40 +5,39 @@ import asyncio
 import msgspec
 import pytest
 
-from pipeline import Bury, Context, Done, Job, Outcome, Permanent, Pipeline, Retry, RetryPolicy
+from pipeline import Bury, Context, Done, Job, Permanent, Pipeline, Retry, RetryPolicy
 from pipeline.executor import Executor
-from pipeline.message import Delivery, seal
+from pipeline.message import Delivery, seal, unseal
+from pipeline.outcome import Ending, Settled
 from pipeline.stage import Handler
-from tests.support import Number, stage
+from tests.support import Number, stage, unused
 
 pytestmark = pytest.mark.unit
 
 
-async def outcome(handler: Handler, *, attempt: int = 1, body: bytes | None = None, timeout: float = 5) -> Outcome:
+async def outcome(handler: Handler, *, attempt: int = 1, body: bytes | None = None, timeout: float = 5) -> Ending:
     one = stage("one", handler, retry=RetryPolicy(), timeout=timeout)
+    next_one = stage("next", unused)
     body = seal(Job(stage="one", payload=Number(7), tenant="shop", key="k")) if body is None else body
-    return await Executor(Pipeline([one])).run(one, Delivery("one", 0, b"5-0", body, attempt))
+    return await Executor(Pipeline([one, next_one])).run(one, Delivery("one", 0, b"5-0", body, attempt))
+
+
+def done(result: object) -> Settled:
+    return Settled(msgspec.Raw(msgspec.msgpack.encode(result)))
 
 
 async def test_a_plain_result_is_done() -> None:
     async def handle(ctx: Context, payload: Number) -> int:
         return payload.n + 1
 
-    assert await outcome(handle) == Done(8)
-
-
-async def test_an_outcome_is_taken_as_it_is() -> None:
-    async def handle(ctx: Context, payload: Number) -> Retry:
-        return Retry(60)
-
-    assert await outcome(handle) == Retry(60)
+    assert await outcome(handle) == done(8)
 
 
 async def test_the_handler_is_told_about_its_job() -> None:
     async def handle(ctx: Context, payload: Number) -> list[object]:
         return [str(ctx.job_id), ctx.attempt, ctx.tenant, ctx.key, ctx.forward("next", 1).tenant]
 
-    assert await outcome(handle, attempt=2) == Done(["one.0.5-0", 2, "shop", "k", "shop"])
+    assert await outcome(handle, attempt=2) == done(["one.0.5-0", 2, "shop", "k", "shop"])
 
 
 @pytest.mark.parametrize(("attempt", "after"), [(1, 2), (2, 4), (3, 8)])
@@ -74,6 +73,80 @@ async def test_a_handler_that_takes_too_long_is_stopped_and_tried_again() -> Non
 
     assert await outcome(handle, timeout=0.01) == Retry(2, "took longer than 0.01 s")
     assert stopped.is_set()
+
+
+async def test_what_is_handed_on_is_sealed_with_tenant_and_key() -> None:
+    async def handle(ctx: Context, payload: Number) -> Done:
+        return Done(forward=(ctx.forward("next", Number(8)),))
+
+    ending = await outcome(handle)
+    assert isinstance(ending, Settled)
+    ((name, envelope),) = ending.forwards
+    assert (name, unseal(envelope).tenant, unseal(envelope).key) == ("next", "shop", "k")
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (object(), "TypeError: Encoding objects of type object is unsupported"),
+        (2**70, "OverflowError"),
+        (
+            Done(forward=(Job(stage="nxet", payload=Number(1)),)),
+            "UnknownStage: no stage 'nxet'",
+        ),
+        (
+            Done(forward=(Job(stage="next", payload={"n": 1}),)),
+            "BadPayload: payload of test.next",
+        ),
+    ],
+)
+async def test_what_cannot_be_written_is_buried_with_the_reason(returned: object, said: str) -> None:
+    async def handle(ctx: Context, payload: Number) -> object:
+        return returned
+
+    found = await outcome(handle)
+    assert isinstance(found, Bury)
+    assert (found.reason, found.error[: len(said)]) == ("what its handler returned cannot be written", said)
+
+
+async def test_a_result_over_the_limit_is_buried() -> None:
+    async def handle(ctx: Context, payload: Number) -> str:
+        return "x" * 1_048_577
+
+    found = await outcome(handle)
+    assert isinstance(found, Bury)
+    assert "over the limit of 1,048,576" in found.reason
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, TimeoutError])
+async def test_a_handler_that_raises_what_is_not_meant_for_it_is_tried_again(error: type[BaseException]) -> None:
+    async def handle(ctx: Context, payload: Number) -> None:
+        raise error("mine")
+
+    assert await outcome(handle) == Retry(2, f"{error.__name__}: mine")
+
+
+async def test_a_cancelled_run_is_cancelled() -> None:
+    started = asyncio.Event()
+
+    async def handle(ctx: Context, payload: Number) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(outcome(handle))
+    await started.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize(("asked", "given"), [(60, 60), (-1, 0), (float("nan"), 2), (float("inf"), 2)])
+async def test_a_handler_may_say_when_to_try_again(asked: float, given: float) -> None:
+    async def handle(ctx: Context, payload: Number) -> Retry:
+        return Retry(asked)
+
+    assert await outcome(handle) == Retry(given)
+    assert await outcome(handle, attempt=4) == Bury("gave up after 4 tries")
 
 
 async def test_an_entry_that_keeps_losing_its_worker_is_buried_unrun() -> None:

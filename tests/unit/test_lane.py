@@ -1,6 +1,7 @@
 """A lane never runs more than its slots, holds more than its room, or forgets what it holds."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import pytest
@@ -40,35 +41,54 @@ class Bench:
         await self.finish.wait()
 
 
+MakeBench = Callable[[int, int], Bench]
+
+
+@pytest.fixture
+async def bench_of() -> AsyncIterator[MakeBench]:
+    """Makes benches, and lets what runs on them end with the test."""
+    benches: list[Bench] = []
+
+    def make(concurrency: int, prefetch: int) -> Bench:
+        benches.append(Bench(concurrency=concurrency, prefetch=prefetch))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.lane.take_unstarted()
+        bench.finish.set()
+        await bench.lane.drain(5)
+
+
 def deliveries(*numbers: int) -> list[Delivery]:
     return [Delivery("one", 0, f"{n}-0".encode(), seal(Job(stage="one", payload=Number(n))), 1) for n in numbers]
 
 
-async def test_only_as_many_run_as_there_are_slots() -> None:
-    bench = Bench(concurrency=2, prefetch=3)
+async def test_only_as_many_run_as_there_are_slots(bench_of: MakeBench) -> None:
+    bench = bench_of(2, 3)
     assert bench.lane.room() == 5
     assert bench.lane.accept(deliveries(1, 2, 3, 4)) == []
     await asyncio.sleep(0)
     assert (bench.started, bench.lane.room()) == ([1, 2], 1)
 
 
-async def test_what_there_is_no_room_for_is_given_back_newest_first() -> None:
-    bench = Bench(concurrency=1, prefetch=1)
+async def test_what_there_is_no_room_for_is_given_back_newest_first(bench_of: MakeBench) -> None:
+    bench = bench_of(1, 1)
     back = bench.lane.accept(deliveries(1, 2, 3, 4))
     assert [delivery.entry for delivery in back] == [b"4-0", b"3-0"]
     assert set(bench.lane.held) == {(0, b"1-0"), (0, b"2-0")}
 
 
-async def test_an_entry_already_held_is_not_started_twice() -> None:
-    bench = Bench(concurrency=5, prefetch=0)
+async def test_an_entry_already_held_is_not_started_twice(bench_of: MakeBench) -> None:
+    bench = bench_of(5, 0)
     bench.lane.accept(deliveries(1))
     assert bench.lane.accept(deliveries(1)) == []
     await asyncio.sleep(0)
     assert bench.started == [1]
 
 
-async def test_an_entry_is_held_until_it_is_settled_but_its_slot_is_free_before() -> None:
-    bench = Bench(concurrency=1, prefetch=0)
+async def test_an_entry_is_held_until_it_is_settled_but_its_slot_is_free_before(bench_of: MakeBench) -> None:
+    bench = bench_of(1, 0)
     bench.lane.accept(deliveries(1))
     room = asyncio.create_task(bench.lane.wait_for_room())
     bench.finish.set()
@@ -79,8 +99,8 @@ async def test_an_entry_is_held_until_it_is_settled_but_its_slot_is_free_before(
     assert not bench.lane.held
 
 
-async def test_a_closed_lane_has_no_room_and_wakes_who_waits_for_it() -> None:
-    bench = Bench(concurrency=1, prefetch=0)
+async def test_a_closed_lane_has_no_room_and_wakes_who_waits_for_it(bench_of: MakeBench) -> None:
+    bench = bench_of(1, 0)
     bench.lane.accept(deliveries(1))
     waiting = asyncio.create_task(bench.lane.wait_for_room())
     await asyncio.sleep(0)
@@ -88,19 +108,20 @@ async def test_a_closed_lane_has_no_room_and_wakes_who_waits_for_it() -> None:
     assert await waiting == 0
 
 
-async def test_draining_waits_for_what_runs_and_counts_what_does_not_end() -> None:
-    bench = Bench(concurrency=2, prefetch=2)
+async def test_draining_waits_for_what_runs_and_counts_what_does_not_end(bench_of: MakeBench) -> None:
+    bench = bench_of(2, 2)
     bench.lane.accept(deliveries(1, 2, 3))
     await asyncio.sleep(0)
     assert [delivery.entry for delivery in bench.lane.take_unstarted()] == [b"3-0"]
     bench.finish.set()
-    assert await bench.lane.drain(5) == 0
+    assert await bench.lane.drain(5) == ([], 0)
     assert len(bench.settler.outcomes) == 2
 
 
-async def test_what_outlasts_the_grace_time_is_cancelled_and_stays_held() -> None:
-    bench = Bench(concurrency=1, prefetch=0)
+async def test_what_outlasts_the_grace_time_is_cut_off_and_no_longer_held(bench_of: MakeBench) -> None:
+    bench = bench_of(1, 0)
     bench.lane.accept(deliveries(1))
     await asyncio.sleep(0)
-    assert await bench.lane.drain(0.01) == 1
-    assert (bench.settler.outcomes, set(bench.lane.held)) == ([], {(0, b"1-0")})
+    cut_off, stuck = await bench.lane.drain(0.01)
+    assert ([delivery.entry for delivery in cut_off], stuck) == ([b"1-0"], 0)
+    assert (bench.settler.outcomes, bench.lane.held) == ([], {})
