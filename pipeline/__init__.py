@@ -4,7 +4,7 @@ A producer needs `Broker.add`, a stage `Stage`, `Context` and the outcomes, a pr
 """
 
 from pipeline.broker import Broker
-from pipeline.errors import Permanent, RiachoError
+from pipeline.errors import Permanent, RetryLater, RiachoError
 from pipeline.message import Job, JobId
 from pipeline.outcome import Bury, Done, Outcome, Retry
 from pipeline.retry import RetryPolicy
@@ -22,6 +22,7 @@ __all__ = [
     "Permanent",
     "Pipeline",
     "Retry",
+    "RetryLater",
     "RetryPolicy",
     "RiachoError",
     "Stage",

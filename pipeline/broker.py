@@ -207,7 +207,8 @@ class Broker:
         args: list[Any] = []
         for delivery, outcome in failed:
             record = Record(state="retrying", attempt=delivery.attempt, at_ms=now_ms(), error=outcome.error)
-            args += delivery.entry, int(outcome.after * 1000), b""
+            count: Any = b"" if outcome.counts else delivery.attempt - 1
+            args += delivery.entry, int(outcome.after * 1000), count
             args += self._keys.job(delivery.id), encode_record(record), int(FAILURE_TTL * 1000)
         return await self._park(stage.name, partition, consumer, RETRYING, args)
 

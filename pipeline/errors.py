@@ -9,7 +9,8 @@ RiachoError
 ├── ServerUnsuitable       Redis answers, but cannot be used as it is
 ├── DataFolderInUse        another embedded server runs on the same folder
 ├── EmbeddedServerFailed   the embedded server did not start
-└── Permanent              raised by a handler: trying this job again cannot help
+├── Permanent              raised by a handler: trying this job again cannot help
+└── RetryLater             raised by a handler: not now, and through no fault of the job
 """
 
 import difflib
@@ -54,6 +55,15 @@ class EmbeddedServerFailed(RiachoError):
 
 class Permanent(RiachoError):
     """Raised by a handler whose job can never succeed: it goes to the dead letters with this reason."""
+
+
+class RetryLater(RiachoError):
+    """Raised by a handler that may not go on yet, at a rate limit say: the job waits `seconds`, and the try
+    does not count."""
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        super().__init__(reason)
+        self.seconds = seconds
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from pipeline import telemetry
-from pipeline.errors import BadInput, Permanent
+from pipeline.errors import BadInput, Permanent, RetryLater
 from pipeline.message import Delivery, Envelope, seal, unseal
 from pipeline.outcome import Bury, Done, Ending, Outcome, Retry, Settled
+from pipeline.retry import RetryPolicy
 from pipeline.stage import Context, Pipeline, Stage
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,13 @@ class Executor:
             payload = self._decoders[stage.name].decode(envelope.payload)
         except ValueError as error:
             return Bury(f"cannot be read: {error}")
-        if delivery.attempt > stage.retry.attempts:
+        policy = envelope.retry or stage.retry
+        if delivery.attempt > policy.attempts:
             return Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
         with telemetry.process(stage, delivery, envelope) as span:
             delivery.trace = telemetry.traceparent(span)
             outcome = await self._call(stage, delivery, envelope, payload)
-            ending = self._seal(stage, delivery, outcome)
+            ending = self._seal(stage, delivery, policy, outcome)
             telemetry.ended(span, ending)
         return ending
 
@@ -56,26 +58,29 @@ class Executor:
             key=envelope.key,
             enqueued_ms=envelope.enqueued_ms,
         )
+        timeout = envelope.timeout or stage.timeout
         try:
-            async with asyncio.timeout(stage.timeout) as limit:
+            async with asyncio.timeout(timeout) as limit:
                 returned = await stage.handler(context, payload)
         except Permanent as error:
             return Bury(str(error))
+        except RetryLater as error:
+            return Retry(error.seconds, str(error), counts=False)
         except asyncio.CancelledError as error:
             if _being_cancelled():
                 raise
-            return _again(stage, delivery, _said(error))  # the handler's own doing
+            return Retry(math.nan, _said(error))  # the handler's own doing
         except (Exception, SystemExit) as error:
             log.debug("handler failed", exc_info=True)
             late = isinstance(error, TimeoutError) and limit.expired()
-            return _again(stage, delivery, f"took longer than {stage.timeout:g} s" if late else _said(error))
+            return Retry(math.nan, f"took longer than {timeout:g} s" if late else _said(error))
         return returned if isinstance(returned, Outcome) else Done(returned)
 
-    def _seal(self, stage: Stage, delivery: Delivery, outcome: Outcome) -> Ending:
+    def _seal(self, stage: Stage, delivery: Delivery, policy: RetryPolicy, outcome: Outcome) -> Ending:
         """The outcome as it is written; one that cannot be written is buried."""
         match outcome:
-            case Retry(after, error):
-                return _again(stage, delivery, error, after)
+            case Retry():
+                return _again(delivery, policy, outcome)
             case Bury():
                 return outcome
             case Done(result, forward):
@@ -91,13 +96,12 @@ class Executor:
         return Settled(msgspec.Raw(encoded), forwards)
 
 
-def _again(stage: Stage, delivery: Delivery, error: str, after: float | None = None) -> Retry | Bury:
-    """Another try, by the stage's policy unless the handler asked for a time, while there are tries left."""
-    if delivery.attempt >= stage.retry.attempts:
-        return Bury(f"gave up after {delivery.attempt} tries", error)
-    if after is None or not math.isfinite(after):
-        after = stage.retry.delay(delivery.attempt)
-    return Retry(min(max(after, 0.0), LONGEST_WAIT), error)
+def _again(delivery: Delivery, policy: RetryPolicy, asked: Retry) -> Retry | Bury:
+    """Another try while there are any left; by the policy's backoff where no time was asked for (NaN)."""
+    if asked.counts and delivery.attempt >= policy.attempts:
+        return Bury(f"gave up after {delivery.attempt} tries", asked.error)
+    after = asked.after if math.isfinite(asked.after) else policy.delay(delivery.attempt)
+    return msgspec.structs.replace(asked, after=min(max(after, 0.0), LONGEST_WAIT))
 
 
 def _being_cancelled() -> bool:

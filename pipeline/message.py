@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, Self
 import msgspec
 
 from pipeline.errors import BadJobId
+from pipeline.retry import RetryPolicy
 
 WIRE_VERSION = 1
 
@@ -21,7 +22,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Work asked for.
 
     `key` orders and places: jobs of one key lie in one partition. `dedup` is an id under which the stage
-    takes the job once (for the stage's dedup time); empty means no check.
+    takes the job once (for the stage's dedup time); empty means no check. `retry` and `timeout` (seconds)
+    stand in for the stage's own.
     """
 
     stage: str
@@ -29,6 +31,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
     key: str = ""
     dedup: str = ""
+    retry: RetryPolicy | None = None
+    timeout: float | None = None
 
 
 class Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -40,6 +44,8 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key: str
     enqueued_ms: int
     trace: str = ""  # W3C traceparent of the span that sent it
+    retry: RetryPolicy | None = None
+    timeout: float | None = None
 
 
 class JobId(NamedTuple):
@@ -128,7 +134,8 @@ decode_record = msgspec.msgpack.Decoder(Record).decode
 def seal(job: Job, *, trace: str = "") -> bytes:
     """Put a job into its envelope."""
     payload = msgspec.Raw(_encode(job.payload))
-    return _encode(Envelope(WIRE_VERSION, payload, job.tenant, job.key, now_ms(), trace))
+    envelope = Envelope(WIRE_VERSION, payload, job.tenant, job.key, now_ms(), trace, job.retry, job.timeout)
+    return _encode(envelope)
 
 
 def unseal(body: bytes) -> Envelope:

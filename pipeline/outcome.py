@@ -15,10 +15,11 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Try again after `after` seconds."""
+    """Try again after `after` seconds. A try that does not count leaves the attempts as they were."""
 
     after: float
     error: str = ""
+    counts: bool = True
 
 
 class Bury(msgspec.Struct, frozen=True):

@@ -74,7 +74,9 @@ async def test_a_restart_under_a_working_worker_loses_and_repeats_nothing(own: O
     assert max(seen.values()) <= 2
 
 
-async def test_an_outcome_found_while_the_server_is_away_is_written_when_it_returns(own: OwnServer) -> None:
+async def test_an_outcome_found_while_the_server_is_away_is_written_when_it_returns(
+    own: OwnServer, caplog: pytest.LogCaptureFixture
+) -> None:
     started, finish = asyncio.Event(), asyncio.Event()
     runs: list[int] = []
 
@@ -96,6 +98,11 @@ async def test_an_outcome_found_while_the_server_is_away_is_written_when_it_retu
         finish.set()
         with pytest.raises(ServerUnavailable, match="Redis at unix://"):
             await broker.ping()
+
+        async def noticed_by_all() -> bool:
+            return all(said in caplog.text for said in ("cannot read", "Reclaimer.run_once", "wait to be written"))
+
+        await eventually(noticed_by_all, what="everybody missing the server")
         await own.start()
         assert (await until(broker, job, "completed")).result == "found"
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,6 @@ async def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) ->
     store = ConversationStore(f"sqlite+aiosqlite:///{tmp_path}/missing/riacho.db")
     with pytest.raises(OperationalError, match="unable to open"):
         await store.__aenter__()
+    for thread in threading.enumerate():  # aiosqlite does not wait for the thread of what it could not open
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 5)

@@ -188,6 +188,13 @@ async def test_a_parked_job_waits_out_its_backoff_whatever_the_lease(broker: Bro
     assert await reclaim(broker, lease=0) == []
 
 
+async def test_a_try_that_does_not_count_leaves_the_attempts_as_they_were(broker: Broker) -> None:
+    await broker.add(jobs("first", 1))
+    await broker.retry(FIRST, 0, "a", [((await fetch(broker))[0], Retry(0, counts=False))])
+    assert await depths(broker, "first") == (0, 0, 1, 0)
+    assert [delivery.attempt for delivery in await reclaimed(broker)] == [1]
+
+
 async def test_a_success_after_a_failure_takes_the_failure_back(broker: Broker) -> None:
     job = await add_one(broker, Job(stage="first", payload=Number(1)))
     await broker.retry(FIRST, 0, "a", [((await fetch(broker))[0], Retry(0, "boom"))])

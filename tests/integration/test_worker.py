@@ -1,6 +1,7 @@
 """The worker on a real server: jobs go through, fail, come back, and nothing is done twice."""
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable
 
@@ -135,6 +136,7 @@ async def test_a_worker_that_stops_leaves_no_consumer_behind(
     async with connect() as broker, working(connect, pipeline):
         await until(broker, await add_one(broker, Job(stage="one", payload=Number(1))), "completed")
     assert await redis.xinfo_consumers(Keys(namespace).stream("one", 0), "riacho") == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "lease-renewer"]
 
 
 async def test_stopping_finishes_what_runs_and_gives_back_what_never_started(connector: Connector) -> None:

@@ -1,11 +1,12 @@
 """What each way a handler can end becomes."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
 
-from pipeline import Bury, Context, Done, Job, Permanent, Pipeline, Retry, RetryPolicy
+from pipeline import Bury, Context, Done, Job, Permanent, Pipeline, Retry, RetryLater, RetryPolicy
 from pipeline.executor import Executor
 from pipeline.message import Delivery, seal, unseal
 from pipeline.outcome import Ending, Settled
@@ -15,10 +16,12 @@ from tests.support import Number, stage, unused
 pytestmark = pytest.mark.unit
 
 
-async def outcome(handler: Handler, *, attempt: int = 1, body: bytes | None = None, timeout: float = 5) -> Ending:
+async def outcome(
+    handler: Handler, *, attempt: int = 1, body: bytes | None = None, timeout: float = 5, **overrides: Any
+) -> Ending:
     one = stage("one", handler, retry=RetryPolicy(), timeout=timeout)
     next_one = stage("next", unused)
-    body = seal(Job(stage="one", payload=Number(7), tenant="shop", key="k")) if body is None else body
+    body = seal(Job(stage="one", payload=Number(7), tenant="shop", key="k", **overrides)) if body is None else body
     return await Executor(Pipeline([one, next_one])).run(one, Delivery("one", 0, b"5-0", body, attempt))
 
 
@@ -147,6 +150,27 @@ async def test_a_handler_may_say_when_to_try_again(asked: float, given: float) -
 
     assert await outcome(handle) == Retry(given)
     assert await outcome(handle, attempt=4) == Bury("gave up after 4 tries")
+
+
+async def test_a_job_may_bring_its_own_retry_policy_and_time_out() -> None:
+    async def fail(ctx: Context, payload: Number) -> None:
+        raise OSError("down")
+
+    async def wait(ctx: Context, payload: Number) -> None:
+        await asyncio.Event().wait()
+
+    twice = RetryPolicy(attempts=2, base=0.5)
+    assert await outcome(fail, retry=twice) == Retry(0.5, "OSError: down")
+    assert await outcome(fail, retry=twice, attempt=2) == Bury("gave up after 2 tries", "OSError: down")
+    assert await outcome(fail, retry=twice, attempt=3) == Bury("poison: its worker was lost 2 times")
+    assert await outcome(wait, timeout=0.01) == Retry(2, "took longer than 0.01 s")
+
+
+async def test_a_rate_limit_uses_up_no_try_even_the_last() -> None:
+    async def limited(ctx: Context, payload: Number) -> None:
+        raise RetryLater(6, "one a minute")
+
+    assert await outcome(limited, attempt=4) == Retry(6, "one a minute", counts=False)
 
 
 async def test_an_entry_that_keeps_losing_its_worker_is_buried_unrun() -> None:
