@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import engine as engine_scenario
 from benchmarks import webhook as webhook_scenario
 from benchmarks.report import Report
 
@@ -27,6 +28,16 @@ def webhook(
 ) -> None:
     """The webhook's latency on an idle machine, and while transcription keeps every core busy."""
     _finish(asyncio.run(webhook_scenario.measure(rate=rate, seconds=seconds)), json)
+
+
+@app.command()
+def engine(
+    jobs: Annotated[int, typer.Option(help="Jobs a round.")] = 100_000,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
+    json: Json = None,
+) -> None:
+    """Adding, consuming, latency at half load, bytes per waiting job."""
+    _finish(engine_scenario.measure(jobs=jobs, rounds=rounds), json)
 
 
 def _finish(report: Report, file: Path | None) -> None:

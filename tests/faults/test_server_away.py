@@ -14,7 +14,7 @@ from pipeline.embedded import EmbeddedServer
 from pipeline.errors import ServerUnavailable
 from tests.conftest import server_binary
 from tests.processes import environment, run
-from tests.support import Connect, Number, add_one, eventually, jobs, stage, until, working
+from tests.support import Connect, Number, add_one, eventually, jobs, stage, until, unused, working
 
 pytestmark = pytest.mark.faults
 
@@ -111,6 +111,26 @@ async def test_an_outcome_found_while_the_server_is_away_is_written_when_it_retu
 
         await eventually(handed_on)
     assert runs == [1, -1]
+
+
+async def test_a_job_whose_answer_was_lost_is_not_added_again_by_the_client() -> None:
+    asked: list[bytes] = []
+
+    async def take_and_hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while command := await reader.read(65_536):
+            if b"EVALSHA" in command:
+                asked.append(command)
+                break
+            writer.write(b"+OK\r\n" * command.count(b"\r\nCLIENT\r\n"))
+        writer.close()
+
+    pipeline = Pipeline([stage("one", unused)])
+    async with await asyncio.start_server(take_and_hang_up, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Broker(f"redis://127.0.0.1:{port}", pipeline) as broker:
+            with pytest.raises(ServerUnavailable):
+                await broker.add(jobs("one", 1))
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("forgetting", [("SCRIPT", "FLUSH"), ("FLUSHALL",)])
