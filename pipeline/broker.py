@@ -2,20 +2,15 @@
 
 import random
 import zlib
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, Self, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError, ResponseError
 
 from pipeline import scripts, telemetry
-from pipeline.errors import ServerUnavailable, ServerUnsuitable
+from pipeline.errors import ServerUnsuitable
 from pipeline.keys import GROUP, RELEASED, RETRYING, Keys
 from pipeline.message import (
     Added,
@@ -33,12 +28,12 @@ from pipeline.message import (
 from pipeline.outcome import Bury, Settled
 from pipeline.outcome import Retry as RetryOutcome
 from pipeline.stage import Pipeline, Stage
+from pipeline.wire import Wire, missing_group
 
 # One script call blocks the server while it runs: 500 entries are about 2 ms.
 MOST_PER_CALL = 500
 # How long failures and burials stay visible in a job look-up, where the stage keeps no results itself.
 FAILURE_TTL = 7 * 86_400.0
-CALL_TIMEOUT = 5.0
 
 T = TypeVar("T")
 
@@ -62,20 +57,14 @@ class ServerInfo(NamedTuple):
 
 
 class Broker:
-    """The stages' streams on one Redis.
-
-    Clients never retry by themselves: a repeated XADD would duplicate, a repeated XREADGROUP would
-    strand the first batch. Raises ServerUnavailable wherever the server cannot be reached.
-    """
+    """The stages' streams on one Redis. Raises ServerUnavailable wherever the server cannot be reached."""
 
     def __init__(self, url: str, pipeline: Pipeline, *, namespace: str = "riacho", partitions: int = 1) -> None:
-        self.address = _without_password(url)
         self.pipeline = pipeline
         self.partitions = partitions
         self._keys = Keys(namespace)
-        self._writer = _client(url, CALL_TIMEOUT)
-        # Reading blocks; its deadline is the blocking time plus a margin, set for each fetch by BLOCK.
-        self._reader = _client(url, CALL_TIMEOUT + 1)
+        self._wire = Wire(url)
+        self.address = self._wire.address
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,8 +73,7 @@ class Broker:
         await self.close()
 
     async def close(self) -> None:
-        await self._writer.aclose()
-        await self._reader.aclose()
+        await self._wire.close()
 
     # ── producing ────────────────────────────────────────────────────────────────────────────────
 
@@ -109,14 +97,14 @@ class Broker:
 
     async def _add(self, name: str, partition: int, batch: list[Job]) -> list[Added]:
         stage = self.pipeline.stage(name)
-        spans = [telemetry.send(stage, job) for job in batch]
+        spans = [telemetry.send(stage, job) for job in batch] if telemetry.enabled() else []
         args: list[Any] = [stage.high_water, int(stage.dedup_ttl * 1000)]
-        for job, span in zip(batch, spans, strict=True):
-            args.append(seal(job, trace=telemetry.traceparent(span)))
+        traces = [telemetry.traceparent(span) for span in spans] or repeat("")
+        for job, trace in zip(batch, traces, strict=False):
+            args.append(seal(job, trace=trace))
             args.append(self._keys.dedup(name, partition, job.dedup) if job.dedup else b"")
         try:
-            key = self._keys.stream(name, partition)
-            replies: list[bytes] = await self._run(scripts.add(self._writer, [key], args))
+            replies: list[bytes] = await scripts.add(self._wire, [self._keys.stream(name, partition)], args)
         finally:
             for span in spans:
                 span.end()
@@ -136,31 +124,25 @@ class Broker:
             for partition in range(self.partitions):
                 try:
                     key = self._keys.stream(stage.name, partition)
-                    await self._run(self._writer.execute_command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM"))
+                    await self._wire.command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
                 except ResponseError as error:
                     if "BUSYGROUP" not in str(error):
                         raise
 
     async def fetch(self, stage: str, partition: int, consumer: str, count: int, block_ms: int) -> list[Delivery]:
-        """New entries for this consumer; waits up to `block_ms` (under 5 s) for the first."""
+        """New entries for this consumer; waits up to `block_ms` for the first."""
         key = self._keys.stream(stage, partition)
-        reply = await self._run(
-            self._reader.execute_command(
-                "XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "BLOCK", block_ms, "STREAMS", key, ">"
-            )
-        )
+        group = ("GROUP", GROUP, consumer, "COUNT", count, "BLOCK", block_ms)
+        # The margin is for the server to answer after the block time; a reader must outlast it.
+        reply = await self._wire.command("XREADGROUP", *group, "STREAMS", key, ">", timeout=block_ms / 1000 + 3)
         entries = reply[0][1] if reply else []
         return [Delivery(stage, partition, entry, _body(fields), 1) for entry, fields in entries]
 
     async def reclaim(self, stage: str, partition: int, consumer: str, lease: float, count: int) -> list[Delivery]:
         """Take over entries that are due again or whose consumer was silent for `lease` seconds."""
-        reply = await self._run(
-            scripts.reclaim(
-                self._writer,
-                [self._keys.stream(stage, partition), self._keys.due(stage, partition)],
-                [GROUP, consumer, int(lease * 1000), min(count, MOST_PER_CALL)],
-            )
-        )
+        keys = [self._keys.stream(stage, partition), self._keys.due(stage, partition)]
+        args = [GROUP, consumer, int(lease * 1000), min(count, MOST_PER_CALL)]
+        reply = await scripts.reclaim(self._wire, keys, args)
         return [Delivery(stage, partition, entry, _body(fields), n) for entry, fields, n in reply]
 
     async def renew(self, stage: str, partition: int, consumer: str, entries: Sequence[bytes]) -> list[bytes]:
@@ -168,7 +150,7 @@ class Broker:
         lost: list[bytes] = []
         for chunk in _chunks(entries):
             key = self._keys.stream(stage, partition)
-            lost += await self._run(scripts.renew(self._writer, [key], [GROUP, consumer, *chunk]))
+            lost += await scripts.renew(self._wire, [key], [GROUP, consumer, *chunk])
         return lost
 
     async def leave(self, consumer: str) -> None:
@@ -176,12 +158,31 @@ class Broker:
         for stage in self.pipeline:
             for partition in range(self.partitions):
                 key = self._keys.stream(stage.name, partition)
-                await self._run(scripts.leave(self._writer, [key], [GROUP, consumer]))
+                await scripts.leave(self._wire, [key], [GROUP, consumer])
 
     # ── finishing; entries of one call lie in one stage and partition ────────────────────────────
 
-    async def settle(self, stage: Stage, partition: int, done: Sequence[tuple[Delivery, Settled]]) -> list[bool]:
-        """Finish entries and add their forwards; False where somebody else had settled one before."""
+    async def settle(self, stage: Stage, partition: int, done: Sequence[tuple[Delivery, Settled]]) -> int:
+        """Finish entries and add their forwards; returns how many nobody else had settled before."""
+        plain: list[bytes] = []
+        rest: list[tuple[Delivery, Settled]] = []
+        for delivery, settled in done:
+            # A job that failed before has a record saying so, which must not outlive the success.
+            if settled.forwards or stage.keep_results or delivery.attempt > 1:
+                rest.append((delivery, settled))
+            else:
+                plain.append(delivery.entry)
+        count = await self._settle_plain(stage, partition, plain) if plain else 0
+        return count + (await self._settle_rest(stage, partition, rest) if rest else 0)
+
+    async def _settle_plain(self, stage: Stage, partition: int, entries: list[bytes]) -> int:
+        # Two commands for all of them, where the script takes five arguments and two calls for each.
+        stream = self._keys.stream(stage.name, partition)
+        acked, _ = await self._together([("XACK", stream, GROUP, *entries), ("XDEL", stream, *entries)])
+        count: int = acked
+        return count
+
+    async def _settle_rest(self, stage: Stage, partition: int, done: list[tuple[Delivery, Settled]]) -> int:
         targets = list(dict.fromkeys(name for _, settled in done for name, _ in settled.forwards))
         place = {name: index for index, name in enumerate(targets, 1)}
         args: list[Any] = [GROUP, len(targets), *(f"{name}.{partition}." for name in targets)]
@@ -190,10 +191,10 @@ class Broker:
             for name, envelope in settled.forwards:
                 args += place[name], envelope
         keys = [self._keys.stream(name, partition) for name in (stage.name, *targets)]
-        return [reply == 1 for reply in await self._run(scripts.settle(self._writer, keys, args))]
+        replies: list[int] = await scripts.settle(self._wire, keys, args)
+        return sum(replies)
 
     def _record(self, stage: Stage, delivery: Delivery, settled: Settled) -> tuple[str, bytes, int]:
-        # A job that failed before has a record saying so, which must not outlive the success.
         if not stage.keep_results and delivery.attempt == 1:
             return "", b"", 0
         record = Record(state="completed", attempt=delivery.attempt, at_ms=now_ms(), result=settled.result)
@@ -223,7 +224,7 @@ class Broker:
 
     async def _park(self, stage: str, partition: int, consumer: str, lot: bytes, args: list[Any]) -> list[bool]:
         keys = [self._keys.stream(stage, partition), self._keys.due(stage, partition)]
-        replies = await self._run(scripts.park(self._writer, keys, [GROUP, consumer, lot, *args]))
+        replies = await scripts.park(self._wire, keys, [GROUP, consumer, lot, *args])
         return [reply == 1 for reply in replies]
 
     async def bury(
@@ -241,7 +242,7 @@ class Broker:
             )
             args += delivery.entry, delivery.body, self._keys.job(delivery.id), encode_record(record)
         keys = [self._keys.stream(stage.name, partition), self._keys.dead(stage.name, partition)]
-        return [reply == 1 for reply in await self._run(scripts.bury(self._writer, keys, args))]
+        return [reply == 1 for reply in await scripts.bury(self._wire, keys, args)]
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 
@@ -278,7 +279,7 @@ class Broker:
 
     async def check(self) -> ServerInfo:
         """Ask the server what it is. Raises ServerUnavailable or ServerUnsuitable (too old)."""
-        text = await self._run(self._writer.execute_command("INFO"))
+        text = await self._wire.command("INFO")
         info = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
         version = info.get("valkey_version") or info["redis_version"]
         if int(info["redis_version"].split(".")[0]) < 7:
@@ -287,45 +288,15 @@ class Broker:
 
     async def ping(self) -> None:
         """Raise ServerUnavailable unless the server answers."""
-        await self._run(self._writer.execute_command("PING"))
-
-    # ── the one way to the server ────────────────────────────────────────────────────────────────
+        await self._wire.command("PING")
 
     async def _together(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Commands in one transaction. A missing group answers None."""
-        pipe = self._writer.pipeline(transaction=True)
-        for command in commands:
-            pipe.execute_command(*command)
-        replies = await self._run(pipe.execute(raise_on_error=False))
+        replies = await self._wire.transaction(commands)
         for reply in replies:
-            if isinstance(reply, RedisError) and "NOGROUP" not in str(reply):
+            if isinstance(reply, RedisError) and not missing_group(reply):
                 raise reply
         return [None if isinstance(reply, RedisError) else reply for reply in replies]
-
-    async def _run(self, call: Awaitable[Any]) -> Any:
-        try:
-            return await call
-        except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
-            raise ServerUnavailable(f"Redis at {self.address}: {str(error).rstrip('.')}") from error
-
-
-def _client(url: str, timeout: float) -> "Redis":
-    client: Redis = Redis.from_url(
-        url,
-        protocol=2,
-        socket_timeout=timeout,
-        socket_connect_timeout=2,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=1000,
-    )
-    # Replies as they come: the broker knows their shape, and the callbacks cost more than the command.
-    client.response_callbacks.clear()
-    return client
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:

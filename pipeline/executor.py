@@ -43,21 +43,18 @@ class Executor:
         policy = envelope.retry or stage.retry
         if delivery.attempt > policy.attempts:
             return Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
-        with telemetry.process(stage, delivery, envelope) as span:
-            delivery.trace = telemetry.traceparent(span)
-            outcome = await self._call(stage, delivery, envelope, payload)
-            ending = self._seal(stage, delivery, policy, outcome)
-            telemetry.ended(span, ending)
-        return ending
+        if telemetry.enabled():
+            with telemetry.process(stage, delivery, envelope) as span:
+                delivery.trace = telemetry.traceparent(span)
+                outcome = await self._call(stage, delivery, envelope, payload)
+                ending = self._seal(stage, delivery, policy, outcome)
+                telemetry.ended(span, ending)
+                return ending
+        delivery.trace = envelope.trace  # what others trace stays one trace
+        return self._seal(stage, delivery, policy, await self._call(stage, delivery, envelope, payload))
 
     async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope, payload: object) -> Outcome:
-        context = Context(
-            job_id=delivery.id,
-            attempt=delivery.attempt,
-            tenant=envelope.tenant,
-            key=envelope.key,
-            enqueued_ms=envelope.enqueued_ms,
-        )
+        context = Context(delivery, envelope)
         timeout = envelope.timeout or stage.timeout
         try:
             async with asyncio.timeout(timeout) as limit:

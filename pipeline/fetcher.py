@@ -11,6 +11,7 @@ from pipeline.broker import Broker
 from pipeline.errors import ServerUnavailable
 from pipeline.lane import Lane
 from pipeline.message import Delivery
+from pipeline.wire import missing_group
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Fetcher:
         try:
             found = await self._broker.fetch(stage, self._partition, self._consumer, count, BLOCK_MS)
         except RedisError as error:
-            if "NOGROUP" not in str(error):
+            if not missing_group(error):
                 raise
             log.warning("the consumer group of %s was gone; made anew", self._lane.stage.full_name)
             await self._broker.ensure_groups()

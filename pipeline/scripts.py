@@ -4,8 +4,9 @@ import hashlib
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
+
+from pipeline.wire import Wire
 
 
 class Script:
@@ -16,11 +17,11 @@ class Script:
         self._text = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
         self._sha = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
-    async def __call__(self, client: "Redis", keys: list[str], args: list[Any]) -> Any:
+    async def __call__(self, wire: Wire, keys: list[str], args: list[Any]) -> Any:
         try:
-            return await client.execute_command("EVALSHA", self._sha, len(keys), *keys, *args)
+            return await wire.command("EVALSHA", self._sha, len(keys), *keys, *args)
         except NoScriptError:
-            return await client.execute_command("EVAL", self._text, len(keys), *keys, *args)
+            return await wire.command("EVAL", self._text, len(keys), *keys, *args)
 
 
 add = Script("add")

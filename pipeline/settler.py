@@ -93,12 +93,14 @@ class Settler:
                 case Bury():
                     dead.append((item.delivery, item.ending))
         if done:
-            self._count("settled", await self._broker.settle(stage, partition, done))
+            self._count("settled", len(done), await self._broker.settle(stage, partition, done))
         if failed:
-            self._count("retried", await self._broker.retry(stage, partition, self._consumer, failed))
+            mine = await self._broker.retry(stage, partition, self._consumer, failed)
+            self._count("retried", len(failed), sum(mine))
         if dead:
-            self._count("buried", await self._broker.bury(stage, partition, self._consumer, dead))
+            mine = await self._broker.bury(stage, partition, self._consumer, dead)
+            self._count("buried", len(dead), sum(mine))
 
-    def _count(self, what: str, mine: list[bool]) -> None:
-        self.counts[what] += sum(mine)
-        self.counts["settled elsewhere"] += len(mine) - sum(mine)
+    def _count(self, what: str, written: int, mine: int) -> None:
+        self.counts[what] += mine
+        self.counts["settled elsewhere"] += written - mine

@@ -6,18 +6,39 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import BadPayload, UnknownStage, did_you_mean
-from pipeline.message import Job, JobId
+from pipeline.message import Delivery, Envelope, Job, JobId
 from pipeline.retry import RetryPolicy
 
 
-class Context(msgspec.Struct, frozen=True, kw_only=True):
+class Context:
     """What a handler is told about its job beside the payload."""
 
-    job_id: JobId
-    attempt: int
-    tenant: str
-    key: str
-    enqueued_ms: int
+    __slots__ = ("_delivery", "_envelope")
+
+    def __init__(self, delivery: Delivery, envelope: Envelope) -> None:
+        self._delivery = delivery
+        self._envelope = envelope
+
+    @property
+    def job_id(self) -> JobId:
+        return self._delivery.id
+
+    @property
+    def attempt(self) -> int:
+        """From 1; counts the tries that had a worker lost too."""
+        return self._delivery.attempt
+
+    @property
+    def tenant(self) -> str:
+        return self._envelope.tenant
+
+    @property
+    def key(self) -> str:
+        return self._envelope.key
+
+    @property
+    def enqueued_ms(self) -> int:
+        return self._envelope.enqueued_ms
 
     def forward(self, stage: str, payload: object) -> Job:
         """A job for another stage with this one's tenant and key, to be put into `Done.forward`."""

@@ -23,6 +23,11 @@ _tracer = trace.get_tracer("riacho")
 _propagator = TraceContextTextMapPropagator()
 
 
+def enabled() -> bool:
+    """Whether anybody set up an SDK; asked before anything else here, as spans that go nowhere cost too."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+
+
 def send(stage: "Stage", job: "Job") -> Span:
     """A span for adding a job, to be ended when it is added."""
     attributes = {

@@ -18,6 +18,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("riacho"))
+    monkeypatch.setattr(telemetry, "enabled", lambda: True)
     return exporter
 
 

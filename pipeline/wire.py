@@ -1,0 +1,93 @@
+"""The way to the server: commands go out packed by hiredis, replies come back as they are.
+
+The client library keeps the connections. Its command layer is left out: formatting arguments and replies in
+Python costs several times what a batched call itself does. Nothing is retried here: a repeated XADD would
+duplicate, a repeated XREADGROUP would strand the first batch.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import hiredis
+from redis.asyncio import Connection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pipeline.errors import ServerUnavailable
+
+CALL_TIMEOUT = 5.0  # seconds
+READ_SIZE = 262_144  # bytes a read: a batch of entries comes in few pieces
+
+pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
+
+class Wire:
+    """Connections to one server. Raises ServerUnavailable where it cannot be reached, or not written to."""
+
+    def __init__(self, url: str) -> None:
+        self.address = _without_password(url)
+        self._pool: ConnectionPool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            socket_timeout=CALL_TIMEOUT,
+            socket_connect_timeout=2,
+            socket_read_size=READ_SIZE,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=1000,
+        )
+
+    async def command(self, *args: Any, timeout: float = CALL_TIMEOUT) -> Any:
+        """One command's reply; `timeout` is in seconds. Raises ResponseError for an error reply."""
+
+        async def talk(connection: Connection) -> Any:
+            await connection.send_packed_command(pack(args), check_health=False)
+            return await connection.read_response(timeout=timeout)
+
+        return await self._with_connection(talk)
+
+    async def transaction(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """The replies of commands run as one; an error reply is in its place."""
+        packed = [pack(command) for command in commands]
+
+        async def talk(connection: Connection) -> Any:
+            whole = b"".join([pack(("MULTI",)), *packed, pack(("EXEC",))])
+            await connection.send_packed_command(whole, check_health=False)
+            for _ in range(len(packed) + 1):
+                await connection.read_response()
+            return await connection.read_response()
+
+        replies: list[Any] = await self._with_connection(talk)
+        return replies
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+    async def _with_connection(self, talk: Callable[[Connection], Awaitable[Any]]) -> Any:
+        try:
+            connection = await self._pool.get_connection()
+            try:
+                return await talk(connection)
+            except ResponseError:
+                raise
+            except BaseException:
+                # Whatever else happened, a cancellation too, a reply may still be on its way.
+                await connection.disconnect(nowait=True)
+                raise
+            finally:
+                await self._pool.release(connection)
+        except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
+            raise ServerUnavailable(f"Redis at {self.address}: {str(error).rstrip('.')}") from error
+
+
+def missing_group(error: RedisError) -> bool:
+    """Whether a stream or its group is not there (never made, or flushed)."""
+    return "NOGROUP" in str(error)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
