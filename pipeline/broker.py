@@ -65,6 +65,7 @@ class Broker:
         self._keys = Keys(namespace)
         self._wire = Wire(url)
         self.address = self._wire.address
+        self._traced = telemetry.enabled()
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,7 +98,7 @@ class Broker:
 
     async def _add(self, name: str, partition: int, batch: list[Job]) -> list[Added]:
         stage = self.pipeline.stage(name)
-        spans = [telemetry.send(stage, job) for job in batch] if telemetry.enabled() else []
+        spans = [telemetry.send(stage, job) for job in batch] if self._traced else []
         args: list[Any] = [stage.high_water, int(stage.dedup_ttl * 1000)]
         traces = [telemetry.traceparent(span) for span in spans] or repeat("")
         for job, trace in zip(batch, traces, strict=False):

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import math
-from typing import Any
+import time
+from typing import Any, cast
 
 import msgspec
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 ERROR_LIMIT = 500  # characters of an exception kept with the job
 RESULT_LIMIT = 1_048_576  # bytes of a result: it lies in Redis' memory
+TIMEOUT_PRECISION = 0.05  # seconds between looks for handlers over their time
 LONGEST_WAIT = 366 * 86_400.0  # seconds before another try
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -29,6 +31,9 @@ class Executor:
     def __init__(self, pipeline: Pipeline) -> None:
         decoder = msgspec.msgpack.Decoder
         self._pipeline = pipeline
+        self._traced = telemetry.enabled()
+        self._deadlines: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
             stage.name: decoder(stage.payload) for stage in pipeline
         }
@@ -43,7 +48,7 @@ class Executor:
         policy = envelope.retry or stage.retry
         if delivery.attempt > policy.attempts:
             return Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
-        if telemetry.enabled():
+        if self._traced:
             with telemetry.process(stage, delivery, envelope) as span:
                 delivery.trace = telemetry.traceparent(span)
                 outcome = await self._call(stage, delivery, envelope, payload)
@@ -56,22 +61,41 @@ class Executor:
     async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope, payload: object) -> Outcome:
         context = Context(delivery, envelope)
         timeout = envelope.timeout or stage.timeout
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._deadlines[task] = time.monotonic() + timeout
         try:
-            async with asyncio.timeout(timeout) as limit:
-                returned = await stage.handler(context, payload)
+            returned = await stage.handler(context, payload)
         except Permanent as error:
             return Bury(str(error))
         except RetryLater as error:
             return Retry(error.seconds, str(error), counts=False)
         except asyncio.CancelledError as error:
-            if _being_cancelled():
+            late = task in self._late
+            if task.cancelling() > late:
                 raise
-            return Retry(math.nan, _said(error))  # the handler's own doing
+            # Else we cancelled it for its time, or it cancelled itself.
+            return Retry(math.nan, f"took longer than {timeout:g} s" if late else _said(error))
         except (Exception, SystemExit) as error:
             log.debug("handler failed", exc_info=True)
-            late = isinstance(error, TimeoutError) and limit.expired()
-            return Retry(math.nan, f"took longer than {timeout:g} s" if late else _said(error))
+            return Retry(math.nan, _said(error))
+        finally:
+            del self._deadlines[task]
+            if task in self._late:
+                self._late.discard(task)
+                task.uncancel()  # the slot goes on, and its next handler starts with a clean slate
         return returned if isinstance(returned, Outcome) else Done(returned)
+
+    async def run_once(self) -> int:
+        """Cancel the handlers that are over their time; returns how many.
+
+        One look at all of them now and then costs far less than a timer for each.
+        """
+        now = time.monotonic()
+        late = [task for task, deadline in self._deadlines.items() if deadline < now and task not in self._late]
+        for task in late:
+            self._late.add(task)
+            task.cancel()
+        return len(late)
 
     def _seal(self, stage: Stage, delivery: Delivery, policy: RetryPolicy, outcome: Outcome) -> Ending:
         """The outcome as it is written; one that cannot be written is buried."""
@@ -99,11 +123,6 @@ def _again(delivery: Delivery, policy: RetryPolicy, asked: Retry) -> Retry | Bur
         return Bury(f"gave up after {delivery.attempt} tries", asked.error)
     after = asked.after if math.isfinite(asked.after) else policy.delay(delivery.attempt)
     return msgspec.structs.replace(asked, after=min(max(after, 0.0), LONGEST_WAIT))
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _said(error: BaseException) -> str:

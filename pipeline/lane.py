@@ -9,12 +9,19 @@ from pipeline.message import Delivery
 from pipeline.settler import Settler
 from pipeline.stage import Stage
 
+# A slot whose handlers never wait lets the rest of the worker run after so many entries.
+ENTRIES_A_TURN = 64
+
 
 class Lane:
     """Entries of one stage on their way through this worker: ready → running → handed to the settler.
 
-    Every entry in `held` is this worker's to finish, and its lease to renew. Never runs more than the
-    stage's concurrency, and gives back what neither a slot nor the prefetch has room for.
+    Every entry in `held` is this worker's to finish, and its lease to renew. Gives back what neither a slot
+    nor the prefetch has room for.
+
+    Slots are tasks that run one entry after the other, as many as the stage's concurrency. A slot that takes an
+    entry and leaves others wakes one more slot: handlers that wait fill all slots, those that don't are run
+    through by one, without a task or a turn of the loop for each.
     """
 
     def __init__(self, stage: Stage, executor: Executor, settler: Settler) -> None:
@@ -23,7 +30,9 @@ class Lane:
         self._executor = executor
         self._settler = settler
         self._ready: deque[Delivery] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._slots: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        self._running: set[tuple[int, bytes]] = set()
         self._cut_off: list[Delivery] = []
         self._changed = asyncio.Event()
         self._closed = False
@@ -35,8 +44,8 @@ class Lane:
         return self.stage.concurrency + self.stage.prefetch - len(self._running) - len(self._ready)
 
     async def wait_for_room(self) -> int:
-        """`room()` as soon as there is some; 0 says the lane was closed."""
-        while self.room() <= 0 and not self._closed:
+        """`room()` as soon as it is worth a fetch; 0 says the lane was closed."""
+        while not self._closed and (self.room() <= 0 or len(self._ready) > self.stage.prefetch // 2):
             self._changed.clear()
             await self._changed.wait()
         return self.room()
@@ -47,7 +56,7 @@ class Lane:
         self._changed.set()
 
     def accept(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
-        """Take entries in and start what fits; returns the ones there is no room for.
+        """Take entries in; returns the ones there is no room for.
 
         A fetch that was blocked while the reclaimer filled the lane brings more than there is room for.
         """
@@ -56,8 +65,10 @@ class Lane:
             if place not in self.held:  # else its lease ran out under our own hands: it is running here already
                 self.held[place] = delivery
                 self._ready.append(delivery)
-        self._start()
-        return [self._drop(self._ready.pop()) for _ in range(len(self._ready) - self.stage.prefetch)]
+        room = self.stage.concurrency - len(self._running) + self.stage.prefetch
+        surplus = [self._drop(self._ready.pop()) for _ in range(len(self._ready) - room)]
+        self._wake_a_slot()
+        return surplus
 
     def take_unstarted(self) -> list[Delivery]:
         """Everything fetched but not started, which is then no longer held."""
@@ -66,36 +77,58 @@ class Lane:
         return unstarted
 
     async def drain(self, grace: float) -> tuple[list[Delivery], int]:
-        """Wait for what runs, and cancel what is left after `grace` seconds.
+        """Wait for what runs, cancel what is left after `grace` seconds, and end the slots.
 
         Returns the entries that were cut off, which are then no longer held, and how many would not end.
         """
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=grace)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1)
+        try:
+            async with asyncio.timeout(grace):
+                while self._running:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        for slot in self._slots:
+            slot.cancel()
+        if self._slots:
+            await asyncio.wait(self._slots, timeout=1)
         return [self._drop(delivery) for delivery in self._cut_off], len(self._running)
 
-    def _start(self) -> None:
-        while self._ready and len(self._running) < self.stage.concurrency:
-            task = asyncio.create_task(self._work(self._ready.popleft()))
-            self._running.add(task)
-            task.add_done_callback(self._finished)
+    def _wake_a_slot(self) -> None:
+        if not self._ready:
+            return
+        if self._idle:
+            self._idle.pop().set_result(None)
+        elif len(self._slots) < self.stage.concurrency:
+            slot = asyncio.create_task(self._slot())
+            self._slots.add(slot)
+            slot.add_done_callback(self._slots.discard)
+
+    async def _slot(self) -> None:
+        loop, turn = asyncio.get_running_loop(), 0
+        while True:
+            while self._ready:
+                await self._work(self._ready.popleft())
+                turn += 1
+                if turn % ENTRIES_A_TURN == 0:
+                    await asyncio.sleep(0)
+            idle = loop.create_future()
+            self._idle.append(idle)
+            await idle
 
     async def _work(self, delivery: Delivery) -> None:
+        place = (delivery.partition, delivery.entry)
+        self._running.add(place)
+        self._wake_a_slot()
         try:
             ending = await self._executor.run(self.stage, delivery)
+            self._settler.put(self.stage, delivery, ending, self._drop)
         except asyncio.CancelledError:
             self._cut_off.append(delivery)
-        else:
-            self._settler.put(self.stage, delivery, ending, self._drop)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._start()
-        self._changed.set()
+            raise
+        finally:
+            self._running.discard(place)
+            self._changed.set()
 
     def _drop(self, delivery: Delivery) -> Delivery:
         self.held.pop((delivery.partition, delivery.entry), None)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
+from pipeline import executor
 from pipeline.broker import Broker
 from pipeline.errors import ServerUnavailable
 from pipeline.executor import Executor
@@ -50,8 +51,8 @@ class Worker:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self.broker = connect()
         self.settler = Settler(self.broker, self.consumer)
-        executor = Executor(self.broker.pipeline)
-        self.lanes = [Lane(stage, executor, self.settler) for stage in stages]
+        self._executor = Executor(self.broker.pipeline)
+        self.lanes = [Lane(stage, self._executor, self.settler) for stage in stages]
         self._grace = grace
         self._fetchers = [
             Fetcher(self.broker, lane, partition, self.consumer, self._give)
@@ -67,18 +68,23 @@ class Worker:
             await self.broker.ensure_groups()
             await asyncio.gather(*(lane.stage.prepare() for lane in self.lanes if lane.stage.prepare))
             self._renewer.start()
-            stop_chores = asyncio.Event()
+            stop_chores, stop_timing = asyncio.Event(), asyncio.Event()
             reading = [asyncio.create_task(fetcher.run()) for fetcher in self._fetchers]
             reading.append(
                 asyncio.create_task(ticker.every(reclaimer.INTERVAL, self._reclaimer.run_once, stop_chores))
             )
             settling = asyncio.create_task(self.settler.run())
+            timing = asyncio.create_task(
+                ticker.every(executor.TIMEOUT_PRECISION, self._executor.run_once, stop_timing)
+            )
             log.info("working %s as %s", ", ".join(lane.stage.full_name for lane in self.lanes), self.consumer)
             try:
-                await _until(stop, [*reading, settling])
+                await _until(stop, [*reading, settling, timing])
             finally:
                 stop_chores.set()
                 stuck = await self._shut_down(reading, settling)
+                stop_timing.set()
+                await timing
         return stuck
 
     async def _shut_down(self, reading: list[asyncio.Task[None]], settling: asyncio.Task[None]) -> int:

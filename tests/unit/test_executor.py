@@ -10,6 +10,7 @@ from pipeline import Bury, Context, Done, Job, Permanent, Pipeline, Retry, Retry
 from pipeline.executor import Executor
 from pipeline.message import Delivery, seal, unseal
 from pipeline.outcome import Ending, Settled
+from pipeline.services.ticker import every
 from pipeline.stage import Handler
 from tests.support import Number, stage, unused
 
@@ -22,7 +23,13 @@ async def outcome(
     one = stage("one", handler, retry=RetryPolicy(), timeout=timeout)
     next_one = stage("next", unused)
     body = seal(Job(stage="one", payload=Number(7), tenant="shop", key="k", **overrides)) if body is None else body
-    return await Executor(Pipeline([one, next_one])).run(one, Delivery("one", 0, b"5-0", body, attempt))
+    executor, stop = Executor(Pipeline([one, next_one])), asyncio.Event()
+    timing = asyncio.create_task(every(0.001, executor.run_once, stop))
+    try:
+        return await executor.run(one, Delivery("one", 0, b"5-0", body, attempt))
+    finally:
+        stop.set()
+        await timing
 
 
 def done(result: object) -> Settled:
