@@ -85,8 +85,8 @@ def worker(
         stop = processes.stop_signal(with_parent=with_parent)
         stuck = await processes.run_worker(settings, [name for name in stages.split(",") if name], stop)
         if stuck:
-            log.error("%d jobs would not end in the grace time; their lease will bring them back", stuck)
-            os._exit(1)  # their threads cannot be ended, and would be waited for
+            log.error("%d jobs did not end, or could not be settled; their lease will bring them back", stuck)
+            os._exit(1)  # threads that do not end would be waited for
 
     uvloop.run(run())
 
@@ -138,6 +138,8 @@ def main() -> None:
     """Entry point; errors made for a person are one line without a traceback."""
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (RiachoError, SettingsError) as error:
         typer.echo(f"riacho: {error}", err=True)
         sys.exit(processes.CANNOT_START)

@@ -15,7 +15,7 @@ from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 
-from api.processes import ProcessTree
+from api.processes import ProcessTree, stop_signal
 from api.queues import QueueStatus
 from api.whatsapp import sign
 from config import Secret, Settings, replaced
@@ -70,7 +70,7 @@ async def run(settings: Settings) -> bool:
             settings = _own(settings, graph_url)
             show.step("starting API, worker and transcriber")
             async with ProcessTree(settings) as tree:
-                await _unless_one_crashes(tree, _chat(settings, show))
+                await _unless_it_ends(tree, _chat(settings, show))
     except (StepFailed, aiohttp.ClientError) as error:
         show.step(f"failed: {error}", "bold red")
         return False
@@ -78,13 +78,15 @@ async def run(settings: Settings) -> bool:
     return True
 
 
-async def _unless_one_crashes(tree: ProcessTree, steps: Coroutine[Any, Any, None]) -> None:
-    crash, chat = asyncio.create_task(tree.crash()), asyncio.create_task(steps)
-    await asyncio.wait([crash, chat], return_when=asyncio.FIRST_COMPLETED)
-    crash.cancel()
+async def _unless_it_ends(tree: ProcessTree, steps: Coroutine[Any, Any, None]) -> None:
+    crash, stopped = asyncio.create_task(tree.crash()), asyncio.create_task(stop_signal().wait())
+    chat = asyncio.create_task(steps)
+    await asyncio.wait([crash, stopped, chat], return_when=asyncio.FIRST_COMPLETED)
+    for other in (crash, stopped):
+        other.cancel()
     if not chat.done():
         chat.cancel()
-        raise StepFailed("one of the processes crashed; the line above says why")
+        raise StepFailed("stopped" if stopped.done() else "one of the processes crashed; the line above says why")
     chat.result()
 
 
@@ -102,6 +104,8 @@ def _own(settings: Settings, graph_url: str) -> Settings:
     """Settings of this demo: made-up secrets, a free port, media from our stand-in."""
     return replaced(
         settings,
+        # Apart from whatever else a configured Redis holds: the demo must not work other people's jobs.
+        redis={"namespace": f"{settings.redis.namespace}-demo"},
         http={"host": "127.0.0.1", "port": free_port()},
         whatsapp={
             "app_secret": Secret(secrets.token_hex(16)),

@@ -1,10 +1,12 @@
 """Errors as application/problem+json (RFC 9457)."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from pipeline.errors import BadInput, RiachoError, ServerUnavailable, UnknownStage
 
@@ -13,6 +15,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 RETRY_AFTER = {"Retry-After": "1"}
+BODY_TIMEOUT = 15.0  # seconds a client may take to send it
 
 
 class Problem(Exception):
@@ -32,6 +35,18 @@ class Problem(Exception):
             body=msgspec.json.encode(self.as_dict()),
             headers={"Content-Type": "application/problem+json", **self.headers},
         )
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The whole body. Raises Problem where it does not come in time, or cannot be unpacked."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await request.read()
+    except TimeoutError:
+        detail = f"The body did not arrive within {BODY_TIMEOUT:g} s."
+        raise Problem(408, "Request timeout", detail, {"Connection": "close"}) from None
+    except (HttpProcessingError, web.RequestPayloadError) as error:
+        raise Problem(400, "Bad request", f"The body cannot be unpacked: {error}") from None
 
 
 def problem_of(error: RiachoError) -> Problem:

@@ -43,9 +43,10 @@ class ChildFailed(RiachoError):
 
 
 def stop_signal(*, with_parent: bool = False) -> asyncio.Event:
-    """An event set by SIGTERM or Ctrl-C and, for a child, when the parent is gone (its pipe closes)."""
+    """An event set by SIGTERM, Ctrl-C or a closed terminal and, for a child, when the parent is gone (its
+    pipe closes)."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     if with_parent:
         parent = sys.stdin.fileno()
@@ -85,7 +86,7 @@ async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Ev
     """Work the named stages (all, if none is named) until stopped; returns how many jobs would not end."""
     adapters = Adapters(settings)
     pipeline = adapters.pipeline(settings)
-    chosen = [pipeline.stage(name) for name in stages] or list(pipeline)
+    chosen = [pipeline.stage(name) for name in dict.fromkeys(stages)] or list(pipeline)
     async with adapters.opened():
         await check(settings)
         worker = Worker(
@@ -100,7 +101,8 @@ class Child:
     def __init__(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
         self.name = name
         self.crashed = asyncio.Event()
-        self._command = [sys.executable, "-m", "api", *arguments, "--with-parent"]
+        # -P: a file called api.py in the current folder is not ours.
+        self._command = [sys.executable, "-P", "-m", "api", *arguments, "--with-parent"]
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
@@ -129,7 +131,14 @@ class Child:
         self._process = await asyncio.create_subprocess_exec(
             *self._command, env=self._environment, stdin=asyncio.subprocess.PIPE, start_new_session=True
         )
+        if self._stopping.is_set():  # meanwhile, when there was no process to tell
+            self._process.terminate()
         return await self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process and self._process.returncode is None:
+            self._process.kill()
 
     def stop(self) -> None:
         """Ask it to finish."""
@@ -157,8 +166,10 @@ class ProcessTree:
         for child in self._children:
             child.stop()
         _, late = await asyncio.wait(self._running, timeout=self._patience)
-        for task in late:
-            task.cancel()
+        if late:
+            for child in self._children:
+                child.kill()
+            await asyncio.wait(late)
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Wait for `stop`. Raises ChildFailed as soon as a process cannot start."""

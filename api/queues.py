@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 
-from api.problems import RETRY_AFTER, Problem, json, problem_of
+from api.problems import RETRY_AFTER, Problem, json, problem_of, read_body
 from pipeline import Broker, Job, JobId, RiachoError
 from pipeline.broker import StageStatus
 from pipeline.errors import BadPayload
@@ -50,7 +50,7 @@ class QueueEndpoints:
         """POST /queue/{queue}/jobs: one job, or a list with an answer for each."""
         queue = request.match_info["queue"]
         self._broker.pipeline.queue(queue)
-        asked = _decode(await request.read())
+        asked = _decode(await read_body(request))
         if isinstance(asked, JobRequest):
             answer = (await self._take(queue, [asked]))[0]
             if isinstance(answer, Problem):
@@ -109,7 +109,7 @@ def summed(stages: list[StageStatus]) -> list[QueueStatus]:
 def _decode(body: bytes) -> JobRequest | list[JobRequest]:
     try:
         asked = msgspec.json.decode(body, type=JobRequest | list[JobRequest])
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # bad UTF-8 in a string is no DecodeError
         raise BadPayload(f"the body is neither a job nor a list of jobs: {error}") from None
     if isinstance(asked, list) and not 1 <= len(asked) <= MOST_AT_ONCE:
         raise BadPayload(f"a list of {len(asked)} jobs; send 1 to {MOST_AT_ONCE} at once")

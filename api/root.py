@@ -5,17 +5,21 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from config import Settings
-from pipeline import Broker, Pipeline
+from pipeline import Broker, Pipeline, RiachoError
 from pipeline.errors import ServerUnavailable
 from stages import Limits, build_pipeline
 from stages.audio.sources import AudioSources, GraphApi
 from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.rules import RuleResponder
-from stages.conversation.store import ConversationStore
+from stages.conversation.store import ConversationStore, sqlite_file
 from stages.notification.outbox import Outbox
 from stages.ports import Ports
 
 log = logging.getLogger(__name__)
+
+
+class DataFolderUnusable(RiachoError):
+    """The setting data.folder names no folder that can be written to."""
 
 
 class Adapters:
@@ -39,8 +43,11 @@ class Adapters:
             cache=audio.cache,
             duration_limit=audio.duration_limit,
         )
-        self.conversations = ConversationStore(settings.store.url.reveal() or embedded_store(settings))
-        self.messenger = Outbox(settings.data.folder / "outbox.jsonl")
+        self._folder = settings.data.folder.resolve()
+        self.conversations = ConversationStore(
+            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db")
+        )
+        self.messenger = Outbox(self._folder / "outbox.jsonl")
 
     def pipeline(self, settings: Settings) -> Pipeline:
         """The stages on these adapters."""
@@ -57,15 +64,12 @@ class Adapters:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """For a process that works the stages; one that only takes jobs in leaves them closed."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataFolderUnusable(f"cannot keep data in {self._folder}: {error.strerror}") from error
         async with self.source, self.conversations:
             yield
-
-
-def embedded_store(settings: Settings) -> str:
-    """The SQLite database in the data folder."""
-    folder = settings.data.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite+aiosqlite:///{folder / 'riacho.db'}"
 
 
 def connector(settings: Settings, pipeline: Pipeline) -> Callable[[], Broker]:

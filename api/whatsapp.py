@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 from aiohttp import web
 
-from api.problems import RETRY_AFTER, Problem, json
+from api.problems import RETRY_AFTER, Problem, json, read_body
 from config import Secret
 from pipeline import Broker, Job
 from stages.jobs import Incoming, ProcessConversation, Transcribe
@@ -84,7 +84,7 @@ class WhatsAppWebhook:
 
     async def receive(self, request: web.Request) -> web.Response:
         """POST: an event."""
-        body = await request.read()
+        body = await read_body(request)
         secret = _configured(self._app_secret, "RIACHO_WHATSAPP_APP_SECRET")
         if not _same(request.headers.get("X-Hub-Signature-256", ""), sign(body, secret)):
             raise Problem(401, "Unauthorized", "X-Hub-Signature-256 is missing, or not made with our app secret.")
@@ -118,7 +118,7 @@ def _configured(secret: Secret, variable: str) -> str:
 def _event(body: bytes) -> _Event:
     try:
         event = msgspec.json.decode(body, type=_Event)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # bad UTF-8 in a string is no DecodeError
         raise Problem(400, "Bad request", f"The body is not a WhatsApp event: {error}") from None
     if event.object != "whatsapp_business_account":
         raise Problem(400, "Bad request", f"object is {event.object[:80]!r}, not 'whatsapp_business_account'.")
@@ -137,23 +137,19 @@ def _jobs(event: _Event) -> Iterator[Job | None]:
 def _job(number: str, raw: msgspec.Raw) -> Job | None:
     try:
         message = msgspec.json.decode(raw, type=_Message)
-        incoming = msgspec.convert(
-            {
-                "chat": message.from_ or message.user_id,
-                "id": message.id,
-                "sent_ms": int(message.timestamp) * 1000,
-            },
-            Incoming,
-        )
-    except ValueError as error:  # msgspec's errors are ValueErrors
-        log.warning("a WhatsApp message that cannot be read was left out: %s", error)
+        chat = message.from_ or message.user_id
+        incoming = Incoming(chat=chat, id=message.id, sent_ms=int(message.timestamp[:20]) * 1000)
+        work: Transcribe | ProcessConversation
+        if message.audio:
+            stage, work = "transcribe", Transcribe(source=f"whatsapp:{message.audio.id}", message=incoming)
+        elif message.text:
+            stage, work = "process-conversation", ProcessConversation(message=incoming, text=message.text.body)
+        else:
+            log.info("a WhatsApp message of type %r was left out: nothing here handles it", message.type)
+            return None
+        # What a client's JSON is held against, our own payloads are too: nothing too long or too large.
+        work = msgspec.convert(msgspec.to_builtins(work), type(work))
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        log.warning("a WhatsApp message that cannot be taken was left out: %s", error)
         return None
-    work: Transcribe | ProcessConversation
-    if message.audio:
-        stage, work = "transcribe", Transcribe(source=f"whatsapp:{message.audio.id}", message=incoming)
-    elif message.text and message.text.body:
-        stage, work = "process-conversation", ProcessConversation(message=incoming, text=message.text.body)
-    else:
-        log.info("a WhatsApp message of type %r was left out: nothing here handles it", message.type)
-        return None
-    return Job(stage=stage, payload=work, tenant=number, key=f"{number}:{incoming.chat}", dedup=incoming.id)
+    return Job(stage=stage, payload=work, tenant=number, key=f"{number}:{chat}", dedup=message.id)

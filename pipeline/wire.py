@@ -14,7 +14,7 @@ from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipeline.errors import ServerUnavailable
@@ -83,9 +83,9 @@ class Wire:
             raise ServerUnavailable(f"Redis at {self.address}: {str(error).rstrip('.')}") from error
 
 
-def missing_group(error: RedisError) -> bool:
+def missing_group(error: Exception) -> bool:
     """Whether a stream or its group is not there (never made, or flushed)."""
-    return "NOGROUP" in str(error)
+    return isinstance(error, ResponseError) and ("NOGROUP" in str(error) or "no such key" in str(error))
 
 
 def _without_password(url: str) -> str:

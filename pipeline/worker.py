@@ -17,8 +17,7 @@ from pipeline.executor import Executor
 from pipeline.fetcher import Fetcher
 from pipeline.lane import Lane
 from pipeline.message import Delivery
-from pipeline.services import reclaimer, ticker
-from pipeline.services.reclaimer import Reclaimer
+from pipeline.services import ticker
 from pipeline.services.renewer import Renewer
 from pipeline.settler import Settler
 from pipeline.stage import Stage
@@ -31,7 +30,7 @@ SETTLE_GRACE = 10.0  # seconds a stopping worker waits for a server that is away
 class Worker:
     """Works the given stages until told to stop.
 
-    1. Fetchers bring new entries into each stage's lane, the reclaimer those due again or abandoned.
+    1. Fetchers bring entries into each stage's lane: those due again or abandoned first, then new ones.
     2. Lanes run handlers within the stage's concurrency.
     3. The settler writes outcomes back.
     4. The renewer keeps the leases of everything held, off this event loop.
@@ -55,62 +54,53 @@ class Worker:
         self.lanes = [Lane(stage, self._executor, self.settler) for stage in stages]
         self._grace = grace
         self._fetchers = [
-            Fetcher(self.broker, lane, partition, self.consumer, self._give)
+            Fetcher(self.broker, lane, partition, self.consumer, lease)
             for lane in self.lanes
             for partition in range(self.broker.partitions)
         ]
-        self._reclaimer = Reclaimer(self.broker, self.lanes, self.consumer, lease, self._give)
         self._renewer = Renewer(connect, self.lanes, self.consumer, lease)
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Work until `stop` is set; returns how many jobs would not end, and are left to their lease."""
+        """Work until `stop` is set; returns how many jobs it leaves to their lease: they would not end,
+        or their outcome could not be written."""
         async with self.broker:
             await self.broker.ensure_groups()
             await asyncio.gather(*(lane.stage.prepare() for lane in self.lanes if lane.stage.prepare))
             self._renewer.start()
-            stop_chores, stop_timing = asyncio.Event(), asyncio.Event()
-            reading = [asyncio.create_task(fetcher.run()) for fetcher in self._fetchers]
-            reading.append(
-                asyncio.create_task(ticker.every(reclaimer.INTERVAL, self._reclaimer.run_once, stop_chores))
-            )
+            stop_timing = asyncio.Event()
+            fetching = [asyncio.create_task(fetcher.run()) for fetcher in self._fetchers]
             settling = asyncio.create_task(self.settler.run())
             timing = asyncio.create_task(
                 ticker.every(executor.TIMEOUT_PRECISION, self._executor.run_once, stop_timing)
             )
             log.info("working %s as %s", ", ".join(lane.stage.full_name for lane in self.lanes), self.consumer)
             try:
-                await _until(stop, [*reading, settling, timing])
+                await _until(stop, [*fetching, settling, timing])
             finally:
-                stop_chores.set()
-                stuck = await self._shut_down(reading, settling)
+                unfinished = await self._shut_down(fetching, settling)
                 stop_timing.set()
                 await timing
-        return stuck
+        return unfinished
 
-    async def _shut_down(self, reading: list[asyncio.Task[None]], settling: asyncio.Task[None]) -> int:
+    async def _shut_down(self, fetching: list[asyncio.Task[None]], settling: asyncio.Task[None]) -> int:
         # The order matters: nothing new comes in, what never started goes back at once, what runs may
         # finish and be settled, and only then do the leases end.
         for lane in self.lanes:
             lane.close()
-        await asyncio.wait(reading)
+        await asyncio.wait(fetching)
         for lane in self.lanes:
             await self._give_back(lane, lane.take_unstarted())
-        stuck = sum(await asyncio.gather(*(self._drain(lane) for lane in self.lanes)))
+        await asyncio.gather(*(self._drain(lane) for lane in self.lanes))
         self.settler.close()
         await asyncio.wait([settling], timeout=SETTLE_GRACE)
         self._renewer.stop()
         with _server_may_be_gone("leave"):
             await self.broker.leave(self.consumer)
-        return stuck
+        return sum(len(lane.held) for lane in self.lanes)
 
-    async def _drain(self, lane: Lane) -> int:
-        cut_off, stuck = await lane.drain(self._grace)
+    async def _drain(self, lane: Lane) -> None:
         # Due again at once, and the try does not count: it was not the job that failed.
-        await self._give_back(lane, cut_off)
-        return stuck
-
-    async def _give(self, lane: Lane, deliveries: list[Delivery]) -> None:
-        await self._give_back(lane, lane.accept(deliveries))
+        await self._give_back(lane, await lane.drain(self._grace))
 
     async def _give_back(self, lane: Lane, deliveries: list[Delivery]) -> None:
         for partition in {delivery.partition for delivery in deliveries}:

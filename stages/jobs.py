@@ -4,17 +4,18 @@ from typing import Annotated
 
 import msgspec
 
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=20_000)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000)]
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]  # since the epoch
 LanguageCode = Annotated[str, msgspec.Meta(pattern="^(auto|[a-z]{2,3})$")]
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """A message as a customer sent it: whose chat, the sender's id for it, when (ms since the epoch)."""
+    """A message as a customer sent it: whose chat, the sender's id for it, when."""
 
     chat: ShortText
     id: ShortText
-    sent_ms: int
+    sent_ms: Milliseconds
 
 
 class Transcribe(msgspec.Struct, frozen=True):

@@ -13,11 +13,12 @@ for i = 4, #ARGV, 4 do
   local id, record_key, record = ARGV[i], ARGV[i + 2], ARGV[i + 3]
   local mine = holder(stream, group, id) == consumer
   if mine then
-    redis.call('XACK', stream, group, id)
-    redis.call('XDEL', stream, id)
+    -- Adding comes before deleting: a script that fails half-way is not undone.
     redis.call('XADD', dead, '*', 'id', id, 'e', ARGV[i + 1], 'record', record)
     redis.call('HSET', record_key, 'record', record)
     redis.call('PEXPIRE', record_key, ARGV[3])
+    redis.call('XACK', stream, group, id)
+    redis.call('XDEL', stream, id)
   end
   replies[#replies + 1] = mine and 1 or 0
 end

@@ -1,6 +1,7 @@
 --[[
-settle: finish entries and hand their forwards to the next stages, in one atomic step.
-XACK decides: where it answers 0 somebody else settled the entry, and nothing of it is done twice.
+settle: finish entries and hand their forwards to the next stages, in one atomic step. An entry that is no
+longer pending was settled by somebody else, and nothing of it is done twice. Adding comes before deleting:
+a script that fails half-way is not undone.
 
 KEYS[1]  stream
 KEYS[2…] streams of the stages forwarded to
@@ -16,9 +17,8 @@ local replies, i = {}, 3 + targets
 while i <= #ARGV do
   local id, record_key, record, ttl = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local last_forward = i + 4 + 2 * tonumber(ARGV[i + 4])
-  local mine = redis.call('XACK', stream, group, id)
-  if mine == 1 then
-    redis.call('XDEL', stream, id)
+  local pending = holder(stream, group, id) ~= nil
+  if pending then
     local following = {}
     for f = i + 5, last_forward, 2 do
       local target = tonumber(ARGV[f])
@@ -29,8 +29,10 @@ while i <= #ARGV do
       redis.call('HSET', record_key, 'record', record, 'next', table.concat(following, ','))
       redis.call('PEXPIRE', record_key, ttl)
     end
+    redis.call('XACK', stream, group, id)
+    redis.call('XDEL', stream, id)
   end
-  replies[#replies + 1] = mine
+  replies[#replies + 1] = pending and 1 or 0
   i = last_forward + 1
 end
 return replies

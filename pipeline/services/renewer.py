@@ -42,8 +42,8 @@ class Renewer:
 
     async def _main(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        self._broker = self._connect()
         self._started.set()
+        self._broker = self._connect()
         try:
             await every(self._lease / 3, self.run_once, self._stopping)
         finally:

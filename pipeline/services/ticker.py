@@ -18,6 +18,8 @@ async def every(seconds: float, run_once: Callable[[], Awaitable[int]], stopping
             await run_once()
         except (ServerUnavailable, RedisError) as error:
             log.warning("%s: %s", run_once.__qualname__, error)
+        except Exception:  # a chore that ended here would be missed by nobody until it is needed
+            log.exception("%s failed", run_once.__qualname__)
         try:
             await asyncio.wait_for(stopping.wait(), seconds)
         except TimeoutError:

@@ -79,6 +79,8 @@ class AudioSources:
             raise Permanent(f"{_shown(url)} is no address that audio can be had from, or leads to none") from None
         except TimeoutError:
             raise ConnectionError(f"{_shown(url)} took too long to answer") from None
+        except aiohttp.ClientError as error:  # its text has the whole address in it
+            raise ConnectionError(f"{_shown(url)}: {type(error).__name__}") from None
 
     async def _get(self, url: str, headers: dict[str, str]) -> bytes:
         shown = _shown(url)
@@ -86,7 +88,7 @@ class AudioSources:
             if answer.status >= 500 or answer.status in PASSING:
                 raise ConnectionError(f"{shown} answered {answer.status}")
             if answer.status != 200:
-                raise Permanent(f"no audio at {shown}: it answered {answer.status} {answer.reason}")
+                raise Permanent(f"no audio at {shown}: it answered {answer.status}")
             content = bytearray()
             async for chunk in answer.content.iter_chunked(65_536):
                 content += chunk

@@ -2,16 +2,32 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, String, Table, Text, event, func, select, text
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from pipeline import RiachoError
 from stages.ports import Message
 
 metadata = MetaData()
@@ -35,16 +51,38 @@ INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.ins
 TABLES_LOCK = 0x52696163  # "Riac": our number among PostgreSQL's advisory locks
 
 
-class ConversationStore:
-    """The Conversations port. A context manager: entering makes the tables where they are missing."""
+class StoreUnavailable(RiachoError):
+    """The database cannot be reached or written."""
 
-    def __init__(self, url: str) -> None:
+
+def sqlite_file(path: Path) -> URL:
+    """The address of a database in a file, whatever its name is made of."""
+    return URL.create("sqlite+aiosqlite", database=str(path))
+
+
+class ConversationStore:
+    """The Conversations port. A context manager: entering makes the tables where they are missing, or raises
+    StoreUnavailable."""
+
+    def __init__(self, url: str | URL) -> None:
         self._engine = create_async_engine(url)
         self._insert = INSERTS[self._engine.dialect.name]
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _let_processes_share)
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._make_tables()
+        except (SQLAlchemyError, OSError) as error:
+            await self._engine.dispose()
+            place = self._engine.url.render_as_string(hide_password=True)
+            reason = getattr(error, "orig", None) or error
+            raise StoreUnavailable(
+                f"cannot use the database {place} ({reason}); see the setting store.url"
+            ) from error
+        return self
+
+    async def _make_tables(self) -> None:
         if self._engine.dialect.name == "sqlite":
             await self._switch_to_wal()
         async with self._engine.begin() as connection:
@@ -53,7 +91,6 @@ class ConversationStore:
             await connection.execute(CreateTable(messages, if_not_exists=True))
             for index in messages.indexes:
                 await connection.execute(CreateIndex(index, if_not_exists=True))
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -64,7 +101,8 @@ class ConversationStore:
         """See the port."""
         if not new:
             return
-        rows = [msgspec.structs.asdict(message) for message in new]
+        # PostgreSQL takes no NUL in a text.
+        rows = [{**msgspec.structs.asdict(message), "text": message.text.replace("\0", "")} for message in new]
         async with self._engine.begin() as connection:
             await connection.execute(self._insert(messages).on_conflict_do_nothing(), rows)
 

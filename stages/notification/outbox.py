@@ -22,7 +22,10 @@ class Sent(msgspec.Struct, rename="camel"):
 
 
 class Outbox:
-    """Appends to a file that several processes may share. A job that comes again is not written twice."""
+    """Appends to a file that several processes may share.
+
+    For a job that was delivered before it looks first whether that try had already written it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -81,6 +81,32 @@ async def test_up_serves_restarts_what_crashes_and_ends_clean(tmp_path: Path, po
     assert [command_line(child) for child in tree] == [""] * 4
 
 
+def test_a_store_that_is_down_ends_up_with_one_clear_line(server: str, tmp_path: Path) -> None:
+    variables = {
+        "REDIS_URL": server,
+        "RIACHO_DATA_FOLDER": str(tmp_path),
+        "RIACHO_STORE_URL": "postgresql+asyncpg://user:hush@127.0.0.1:1/db",
+    }
+    ended = run("worker", "--stages", "send-client", env=environment(**variables))
+    assert ended.returncode == 3
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("riacho: cannot use the database postgresql+asyncpg://user:***@127.0.0.1:1/db (")
+
+
+@pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_demo_that_is_stopped_leaves_nothing_behind(tmp_path: Path, signal_sent: signal.Signals) -> None:
+    with riacho("demo", "--data", str(tmp_path), env=environment()) as process:
+
+        async def started() -> bool:
+            return len(children(process.pid)) == 4
+
+        await eventually(started, what="the processes starting")
+        tree = children(process.pid)
+        process.send_signal(signal_sent)
+        assert await asyncio.to_thread(process.wait, 40) == 1
+        assert [command_line(child) for child in tree] == [""] * 4
+
+
 async def test_when_up_is_killed_its_processes_end_by_themselves(tmp_path: Path, port: int) -> None:
     with riacho("up", "--port", str(port), env=environment(RIACHO_DATA_FOLDER=tmp_path)) as process:
         await eventually(lambda: answers(f"http://127.0.0.1:{port}/readyz"), what="readiness", deadline=40)
@@ -114,6 +140,8 @@ def test_a_port_that_is_taken_is_said_so_and_ends_it(server: str, tmp_path: Path
         (["worker", "--stages", "trancribe"], {}, "no stage 'trancribe'; did you mean 'transcribe'?"),
         (["up"], {"RIACHO_HTTP_PROT": "1"}, "RIACHO_HTTP_PROT is no setting; did you mean 'RIACHO_HTTP_PORT'?"),
         (["up", "--port", "70000"], {}, "setting http.port = '70000'"),
+        (["up"], {"REDIS_URL": "redis://:hush#x@127.0.0.1:1/0"}, "setting redis.url is no address"),
+        (["up", "--data", "/etc/passwd"], {}, "cannot keep data in /etc/passwd"),
     ],
 )
 def test_what_is_misspelt_is_said_in_one_line(arguments: list[str], variables: dict[str, str], said: str) -> None:

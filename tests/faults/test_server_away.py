@@ -91,7 +91,7 @@ async def test_an_outcome_found_while_the_server_is_away_is_written_when_it_retu
 
     pipeline = Pipeline([stage("first", first), stage("second", second)])
     connect = connecting(own, pipeline)
-    async with connect() as broker, working(connect, pipeline, lease=30):
+    async with connect() as broker, working(connect, pipeline, lease=1):
         job = await add_one(broker, Job(stage="first", payload=Number(1)))
         await started.wait()
         await own.stop()
@@ -100,7 +100,7 @@ async def test_an_outcome_found_while_the_server_is_away_is_written_when_it_retu
             await broker.ping()
 
         async def noticed_by_all() -> bool:
-            return all(said in caplog.text for said in ("cannot read", "Reclaimer.run_once", "wait to be written"))
+            return all(said in caplog.text for said in ("cannot read", "Renewer.run_once", "wait to be written"))
 
         await eventually(noticed_by_all, what="everybody missing the server")
         await own.start()

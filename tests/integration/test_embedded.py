@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from pipeline.embedded import EmbeddedServer
-from pipeline.errors import DataFolderInUse
+from pipeline.errors import DataFolderInUse, EmbeddedServerFailed
 from tests.conftest import server_binary
 
 pytestmark = pytest.mark.integration
@@ -60,6 +60,7 @@ def test_a_server_that_outlived_its_process_is_stopped_and_its_data_kept(tmp_pat
         with Redis.from_url(url) as client:
             client.set("note", "kept")
             orphan = int(client.info("server")["process_id"])
+            assert os.getsid(orphan) != os.getsid(process.pid), "a terminal's Ctrl-C does not reach it"
             process.send_signal(signal.SIGKILL)
             process.wait()
             assert client.ping(), "the server has outlived its process"
@@ -68,7 +69,25 @@ def test_a_server_that_outlived_its_process_is_stopped_and_its_data_kept(tmp_pat
         assert client.info("server")["process_id"] != orphan
 
 
-def test_a_folder_with_a_very_long_name_works_too(tmp_path: Path) -> None:
-    folder = tmp_path / ("long-" * 40)
-    with embedded(folder) as server, Redis.from_url(server.url) as client:
-        assert client.ping()
+@pytest.mark.parametrize("name", ["long-" * 40, "with space", "a#b?c%20d", "ação", "quo\"te's", "-dash"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with embedded(tmp_path / name) as server, Redis.from_url(server.url) as client:
+        client.set("note", "kept")
+    with embedded(tmp_path / name) as server, Redis.from_url(server.url) as client:
+        assert client.get("note") == b"kept"
+
+
+def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EmbeddedServerFailed, match=r"cannot keep data in .*/file: "), embedded(tmp_path / "file"):
+        pass
+
+
+def test_a_server_that_does_not_start_is_said_so(tmp_path: Path) -> None:
+    with (
+        pytest.raises(EmbeddedServerFailed, match=r"did not start; .*valkey\.log says why"),
+        EmbeddedServer(tmp_path, binary=Path("/bin/false")),
+    ):
+        pass
+    with embedded(tmp_path):
+        pass

@@ -1,5 +1,6 @@
 """The HTTP service on a real server and a real socket: what it takes, and how it says no."""
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from api import problems
 from api.app import build_app
 from api.demo import Said, event
 from api.root import Adapters, connector
@@ -30,7 +32,7 @@ def settings(server: str, namespace: str, tmp_path: Any) -> Settings:
         load(environ={}),
         redis={"url": Secret(server), "namespace": namespace},
         data={"folder": tmp_path},
-        http={"payload_limit": 20_000},
+        http={"payload_limit": 200_000},
         whatsapp={"app_secret": Secret(SECRET), "verify_token": Secret("verify-me")},
     )
 
@@ -128,6 +130,8 @@ async def test_a_message_of_an_unknown_shape_does_not_take_its_neighbours_with_i
     good = messages[0]
     messages[:] = [
         {"id": 7},
+        good | {"id": "w6", "timestamp": "9" * 25},
+        good | {"id": "w7", "text": {"body": "x" * 100_001}},
         good | {"id": "w2", "timestamp": "soon"},
         good | {"id": "w3", "type": "image", "text": None},
         good | {"id": "w4", "from": ""},
@@ -135,7 +139,7 @@ async def test_a_message_of_an_unknown_shape_does_not_take_its_neighbours_with_i
         {name: value for name, value in good.items() if name != "from"} | {"id": "w5", "user_id": "BR.123"},
     ]
     answer = await (await post_event(client, content)).json()
-    assert (answer["accepted"], answer["ignored"]) == (2, 4)
+    assert (answer["accepted"], answer["ignored"]) == (2, 6)
     assert len(await fetched(broker, "process-conversation")) == 2
 
 
@@ -163,7 +167,18 @@ async def test_a_wrong_or_missing_signature_is_refused(client: Client, headers: 
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"not json", b"[]", b"{}", b'{"object": "page", "entry": []}', b'{"object": 1}', b'"\xff"']
+    "body",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"{}",
+        b'{"object": "page", "entry": []}',
+        b'{"object": 1}',
+        b'"\xff"',
+        b'{"object": "\xff", "entry": []}',
+        b'{"entry": ' + b"[" * 9_000,
+    ],
 )
 async def test_what_is_no_webhook_is_refused(client: Client, body: bytes) -> None:
     await problem(await client.post("/webhooks/whatsapp", data=body, headers=signed(body)), 400)
@@ -178,13 +193,14 @@ async def test_without_a_configured_secret_nothing_is_taken_unsigned(broker: Bro
 
 
 async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
-    body = b" " * 20_001
+    body = b" " * 200_001
     for path in ("/webhooks/whatsapp", "/queue/audio/jobs"):
-        assert "20,000" in await problem(await client.post(path, data=body, headers=signed(body)), 413)
+        assert "200,000" in await problem(await client.post(path, data=body, headers=signed(body)), 413)
 
 
 # ── the queues ───────────────────────────────────────────────────────────────────────────────────
 
+FAR_AWAY = {"message": {"chat": "55", "id": "w", "sent_ms": 10**30}, "text": "Olá"}
 SEND = {"kind": "send-client", "payload": {"to": "5511987654321", "text": "Olá"}}
 
 
@@ -228,6 +244,7 @@ async def test_a_list_is_answered_one_by_one(client: Client) -> None:
         ("/queue/notification/jobs", [], 400, "list of 0 jobs"),
         ("/queue/notification/jobs", [{"kind": "x", "payload": {}}] * 501, 400, "list of 501 jobs"),
         ("/queue/notification/jobs", "send it", 400, "neither a job nor a list"),
+        ("/queue/audio/jobs", {"kind": "process-conversation", "payload": FAR_AWAY}, 400, "$.message.sent_ms"),
     ],
 )
 async def test_a_job_that_cannot_be_taken_is_refused_with_the_reason(
@@ -236,8 +253,24 @@ async def test_a_job_that_cannot_be_taken_is_refused_with_the_reason(
     assert said in await problem(await client.post(path, json=body), status)
 
 
-async def test_text_that_is_no_json_is_refused(client: Client) -> None:
-    await problem(await client.post("/queue/audio/jobs", data=b"{"), 400)
+@pytest.mark.parametrize("body", [b"{", b'{"kind": "\xff"}', b"[" * 10_000])
+async def test_text_that_is_no_json_is_refused(client: Client, body: bytes) -> None:
+    await problem(await client.post("/queue/audio/jobs", data=body), 400)
+
+
+async def test_a_body_that_cannot_be_unpacked_is_refused(client: Client) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    await problem(await client.post("/queue/audio/jobs", data=b"no gzip", headers=headers), 400)
+
+
+async def test_a_body_that_never_comes_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems, "BODY_TIMEOUT", 0.05)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    await problem(await client.post("/queue/audio/jobs", data=slowly()), 408)
 
 
 @pytest.mark.parametrize(

@@ -142,11 +142,11 @@ async def test_an_answer_that_may_pass_is_worth_another_try(
 
 
 async def test_a_lost_connection_is_worth_another_try(fetcher: AudioSources, server: str) -> None:
-    with pytest.raises(aiohttp.ClientPayloadError) as cut:
+    with pytest.raises(ConnectionError) as cut:
         await fetcher.fetch(f"{server}/cut-short?{SECRET}")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(aiohttp.ClientConnectorError) as refused:
+    with pytest.raises(ConnectionError) as refused:
         await fetcher.fetch(f"http://127.0.0.1:{port}/?{SECRET}")
     assert SECRET not in f"{cut.value} {refused.value}"
 

@@ -15,10 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from stages.conversation.store import ConversationStore
+from stages.conversation.store import ConversationStore, StoreUnavailable
 from stages.ports import Message
 
 pytestmark = pytest.mark.integration
@@ -28,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 # Writes 50 messages of its own and 50 that every writer writes.
 WRITER = """
 import asyncio, sys
-from stages.conversation.store import ConversationStore
+from stages.conversation.store import ConversationStore, StoreUnavailable
 from stages.ports import Message
 
 async def write(url, writer):
@@ -210,7 +209,7 @@ async def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
 
 async def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> None:
     store = ConversationStore(f"sqlite+aiosqlite:///{tmp_path}/missing/riacho.db")
-    with pytest.raises(OperationalError, match="unable to open"):
+    with pytest.raises(StoreUnavailable, match=r"cannot use the database .*missing/riacho.db \(unable to open"):
         await store.__aenter__()
     for thread in threading.enumerate():  # aiosqlite does not wait for the thread of what it could not open
         if "_connection_worker_thread" in thread.name:

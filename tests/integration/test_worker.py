@@ -213,3 +213,24 @@ async def test_an_outcome_that_cannot_be_written_takes_no_other_with_it(
         assert good
         assert (await until(broker, bad, "failed")).reason == "what its handler returned cannot be written"
         await until(broker, good, "completed")
+
+
+async def test_a_retry_comes_back_in_time_however_long_the_backlog_is(connector: Connector) -> None:
+    order: list[int] = []
+
+    async def handle(ctx: Context, payload: Number) -> None:
+        order.append(payload.n)
+        await asyncio.sleep(0.005)
+        if payload.n == 0 and ctx.attempt == 1:
+            raise OSError("not yet")
+
+    pipeline = Pipeline([stage("one", handle, prefetch=2)])  # comes back after 50 ms
+    connect = connector(pipeline)
+    async with connect() as broker, working(connect, pipeline):
+        await broker.add(jobs("one", 300))
+
+        async def back() -> bool:
+            return order.count(0) == 2
+
+        await eventually(back)
+    assert len(order) < 150, "long before the backlog was through"

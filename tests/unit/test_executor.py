@@ -128,7 +128,31 @@ async def test_a_result_over_the_limit_is_buried() -> None:
     assert "over the limit of 1,048,576" in found.reason
 
 
-@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, TimeoutError])
+class Odd(BaseException):
+    """Not even an Exception."""
+
+
+class Unsayable(Permanent):
+    def __str__(self) -> str:
+        raise OSError("no words")
+
+
+async def test_what_a_handler_says_is_written_whatever_it_is() -> None:
+    async def half(ctx: Context, payload: Number) -> None:
+        raise Permanent("half a \udcff pair")
+
+    async def unsayable(ctx: Context, payload: Number) -> None:
+        raise Unsayable
+
+    async def long(ctx: Context, payload: Number) -> Bury:
+        return Bury("x" * 10_000, "y" * 10_000)
+
+    assert await outcome(half) == Bury("half a ? pair")
+    assert await outcome(unsayable) == Bury("")
+    assert await outcome(long) == Bury("x" * 500, "y" * 500)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, TimeoutError, Odd])
 async def test_a_handler_that_raises_what_is_not_meant_for_it_is_tried_again(error: type[BaseException]) -> None:
     async def handle(ctx: Context, payload: Number) -> None:
         raise error("mine")
@@ -189,7 +213,14 @@ async def test_an_entry_that_keeps_losing_its_worker_is_buried_unrun() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\xc1", b"hello", msgspec.msgpack.encode({"n": 1}), seal(Job(stage="one", payload={"n": "many"}))],
+    [
+        b"",
+        b"\xc1",
+        b"hello",
+        msgspec.msgpack.encode({"n": 1}),
+        seal(Job(stage="one", payload={"n": "many"})),
+        b"\x91" * 100_000,
+    ],
 )
 async def test_what_cannot_be_read_is_buried_with_the_reason(body: bytes) -> None:
     async def handle(ctx: Context, payload: Number) -> None:

@@ -36,6 +36,9 @@ class Bench:
         one = stage("one", self._handle, concurrency=concurrency, prefetch=prefetch)
         self.lane = Lane(one, Executor(Pipeline([one])), cast("Settler", self.settler))
 
+    def take(self, *numbers: int) -> None:
+        self.lane.accept(deliveries(*numbers), 0)
+
     async def _handle(self, ctx: Context, payload: Number) -> None:
         self.started.append(payload.n)
         await self.finish.wait()
@@ -72,31 +75,33 @@ def deliveries(*numbers: int) -> list[Delivery]:
 
 async def test_only_as_many_run_as_there_are_slots(bench_of: MakeBench) -> None:
     bench = bench_of(2, 3)
-    assert bench.lane.room() == 5
-    assert bench.lane.accept(deliveries(1, 2, 3, 4)) == []
+    assert await bench.lane.reserve() == 5
+    bench.lane.accept(deliveries(1, 2, 3, 4), 5)
     await turns()
     assert (bench.started, bench.lane.room()) == ([1, 2], 1)
 
 
-async def test_what_there_is_no_room_for_is_given_back_newest_first(bench_of: MakeBench) -> None:
-    bench = bench_of(1, 1)
-    back = bench.lane.accept(deliveries(1, 2, 3, 4))
-    assert [delivery.entry for delivery in back] == [b"4-0", b"3-0"]
-    assert set(bench.lane.held) == {(0, b"1-0"), (0, b"2-0")}
+async def test_what_is_reserved_is_nobody_elses(bench_of: MakeBench) -> None:
+    bench = bench_of(2, 3)
+    assert await bench.lane.reserve(3) == 2
+    assert await bench.lane.reserve(3) == 1
+    assert bench.lane.room() == 2
+    bench.lane.accept([], 2)
+    assert bench.lane.room() == 4
 
 
 async def test_an_entry_already_held_is_not_started_twice(bench_of: MakeBench) -> None:
     bench = bench_of(5, 0)
-    bench.lane.accept(deliveries(1))
-    assert bench.lane.accept(deliveries(1)) == []
+    bench.take(1)
+    bench.take(1)
     await turns()
     assert bench.started == [1]
 
 
 async def test_an_entry_is_held_until_it_is_settled_but_its_slot_is_free_before(bench_of: MakeBench) -> None:
     bench = bench_of(1, 0)
-    bench.lane.accept(deliveries(1))
-    room = asyncio.create_task(bench.lane.wait_for_room())
+    bench.take(1)
+    room = asyncio.create_task(bench.lane.reserve())
     bench.finish.set()
     assert await room == 1
     assert set(bench.lane.held) == {(0, b"1-0")}
@@ -105,29 +110,50 @@ async def test_an_entry_is_held_until_it_is_settled_but_its_slot_is_free_before(
     assert not bench.lane.held
 
 
-async def test_a_closed_lane_has_no_room_and_wakes_who_waits_for_it(bench_of: MakeBench) -> None:
-    bench = bench_of(1, 0)
-    bench.lane.accept(deliveries(1))
-    waiting = asyncio.create_task(bench.lane.wait_for_room())
+async def test_a_prefetch_is_filled_up_when_half_of_it_is_used(bench_of: MakeBench) -> None:
+    bench = bench_of(1, 4)
+    bench.take(1, 2, 3, 4)
+    room = asyncio.create_task(bench.lane.reserve())
+    await turns()
+    assert not room.done(), "one runs, three wait: not worth a fetch"
+    bench.finish.set()
+    assert await room >= 3
+
+
+async def test_a_closed_lane_has_no_room_wakes_who_waits_for_it_and_starts_nothing(bench_of: MakeBench) -> None:
+    bench = bench_of(1, 1)
+    bench.take(1, 2)
+    waiting = asyncio.create_task(bench.lane.reserve())
     await turns()
     bench.lane.close()
     assert await waiting == 0
+    bench.finish.set()
+    await turns()
+    assert bench.started == [1]
 
 
-async def test_draining_waits_for_what_runs_and_counts_what_does_not_end(bench_of: MakeBench) -> None:
+async def test_draining_waits_for_what_runs(bench_of: MakeBench) -> None:
     bench = bench_of(2, 2)
-    bench.lane.accept(deliveries(1, 2, 3))
+    bench.take(1, 2, 3)
     await turns()
     assert [delivery.entry for delivery in bench.lane.take_unstarted()] == [b"3-0"]
     bench.finish.set()
-    assert await bench.lane.drain(5) == ([], 0)
+    assert await bench.lane.drain(5) == []
     assert len(bench.settler.outcomes) == 2
 
 
 async def test_what_outlasts_the_grace_time_is_cut_off_and_no_longer_held(bench_of: MakeBench) -> None:
     bench = bench_of(1, 0)
-    bench.lane.accept(deliveries(1))
+    bench.take(1)
     await turns()
-    cut_off, stuck = await bench.lane.drain(0.01)
-    assert ([delivery.entry for delivery in cut_off], stuck) == ([b"1-0"], 0)
+    assert [delivery.entry for delivery in await bench.lane.drain(0.01)] == [b"1-0"]
     assert (bench.settler.outcomes, bench.lane.held) == ([], {})
+
+
+async def test_handlers_that_never_wait_are_run_through_by_one_slot_in_order(bench_of: MakeBench) -> None:
+    bench = bench_of(10, 200)
+    bench.finish.set()
+    bench.take(*range(200))
+    await turns()
+    assert bench.started == list(range(200))
+    assert len(bench.settler.outcomes) == 200

@@ -21,9 +21,11 @@ def test_a_job_id_reads_back_as_it_was_written(stage: str, partition: int, ms: i
     assert JobId.parse(str(job)) == job
 
 
-@pytest.mark.parametrize(
-    "text", ["", "transcribe", "a.b.1-0", "a.0.1", "a.0.1-", "a.0.-1-0", f"a.0.{2**64}-0", "a.0.٣-0"]
-)
+NO_JOB_IDS = ["", "transcribe", "a.b.1-0", "a.0.1", "a.0.1-", "a.0.-1-0", f"a.0.{2**64}-0", "a.0.٣-0"]
+ENDLESS = [f"a.{'9' * 5000}.1-0", f"a.0.{'0' * 4000}1-0"]
+
+
+@pytest.mark.parametrize("text", NO_JOB_IDS + ENDLESS)
 def test_what_is_no_job_id_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BadJobId, match="one looks like"):
         JobId.parse(text)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 import pytest
@@ -131,7 +131,7 @@ def test_an_error_never_shows_a_secret(tmp_path: Path, setting: str) -> None:
 
 
 def test_secrets_do_not_show_themselves() -> None:
-    loaded = load({"whatsapp": {"app_secret": SECRET}, "redis": {"url": SECRET}}, environ={})
+    loaded = load({"whatsapp": {"app_secret": SECRET}, "redis": {"url": f"redis://:{SECRET}@host"}}, environ={})
     for shown in (repr(loaded), str(loaded), f"{loaded.redis.url}", str([loaded.whatsapp.app_secret])):
         assert SECRET not in shown
     assert loaded.whatsapp.app_secret.reveal() == SECRET
@@ -185,7 +185,9 @@ seconds = st.floats(min_value=0.001, max_value=31_536_000)
 @given(
     st.fixed_dictionaries(
         {
-            "redis": st.fixed_dictionaries({"url": words, "partitions": st.integers(1, 2**31)}),
+            "redis": st.fixed_dictionaries(
+                {"url": words.map(lambda word: f"unix:///{quote(word)}"), "partitions": st.integers(1, 2**31)}
+            ),
             "data": st.fixed_dictionaries({"folder": paths.map(str)}),
             "http": st.fixed_dictionaries({"host": words, "port": st.integers(0, 65_535)}),
             "worker": st.fixed_dictionaries({"lease": seconds, "grace": seconds}),
@@ -210,3 +212,22 @@ def test_a_child_process_is_not_told_what_its_parent_was(monkeypatch: pytest.Mon
     assert "RIACHO_CONFIG" not in environ
     assert environ["MORE"] == "yes"
     assert load(environ=environ).http.port == 2
+
+
+@pytest.mark.parametrize(
+    ("section", "url"),
+    [
+        ("REDIS", "foo"),
+        ("REDIS", "redis://[::1"),
+        ("REDIS", "http://hush@host"),
+        ("REDIS", "redis://:hush#x@127.0.0.1:1/0"),
+        ("REDIS", "redis://:hush/x@127.0.0.1:1/0"),
+        ("REDIS", "redis://host:99999"),
+        ("STORE", "mysql://hush@host/db"),
+        ("STORE", "postgresql://hush@host/db"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_without_showing_it(section: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=f"setting {section.lower()}.url is no address") as raised:
+        load(environ={f"RIACHO_{section}_URL": url})
+    assert "hush" not in str(raised.value)
