@@ -1,16 +1,17 @@
 # Every target is one command on a fresh machine: python3 and make are all it takes.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
 .PHONY: setup run demo test check lint lock bench clean
 
-setup: .venv/ready
+setup: $(VENV)/ready
 
 # The lock file holds names, versions and hashes; pip's own configuration says where from.
-.venv/ready: locks/dev.txt pyproject.toml
+$(VENV)/ready: locks/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,14))' || \
 	  { echo "Riacho needs Python 3.11 to 3.14 with venv (Debian: apt-get install python3-venv); try: make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r locks/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -46,4 +47,4 @@ lock: setup
 	echo setuptools | $(COMPILE) --constraint locks/dev.txt - -o locks/build.txt
 
 clean:
-	rm -rf .venv .riacho build *.egg-info
+	rm -rf $(VENV) .riacho build *.egg-info
