@@ -5,6 +5,7 @@ process on the embedded Valkey's Unix socket.
 """
 
 import asyncio
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -27,10 +28,11 @@ CAVEATS = [
 
 
 class Order(msgspec.Struct):
-    """A small chat-sized payload."""
+    """A small chat-sized payload. `due` is on the clock that all processes of a machine share, in seconds."""
 
     number: int
     text: str
+    due: float
 
 
 class Handled:
@@ -54,12 +56,8 @@ class Handled:
 class Timed(Handled):
     """Keeps how long each job took from being due to its handler, in ms."""
 
-    def __init__(self, due: dict[int, float]) -> None:
-        super().__init__()
-        self._due = due
-
     async def __call__(self, ctx: Context, payload: Order) -> None:
-        self.latencies.append((time.perf_counter() - self._due[payload.number]) * 1000)
+        self.latencies.append((time.perf_counter() - payload.due) * 1000)
         await super().__call__(ctx, payload)
 
 
@@ -100,10 +98,10 @@ def _pipeline(handler: Handled) -> Pipeline:
     return Pipeline([stage])
 
 
-def _job(number: int) -> Job:
+def _job(number: int, due: float = 0.0) -> Job:
     return Job(
         stage="order",
-        payload=Order(number, "two large pizzas for tonight"),
+        payload=Order(number, "two large pizzas for tonight", due),
         tenant="shop",
         key=f"chat-{number % 1000}",
         retry=RetryPolicy(attempts=4, base=2.0),
@@ -146,32 +144,37 @@ async def _consume(url: str, jobs: int) -> float:
 
 
 async def _latency(url: str, rate: float, seconds: float = 5) -> list[float]:
-    """Enqueue to handler in ms, open loop at `rate` jobs a second in ticks of 5 ms."""
+    """Enqueue to handler in ms, open loop at `rate` jobs a second, from a producer in a process of its own."""
     with Redis.from_url(url) as client:
         client.flushall()
-    tick, total = 0.005, int(rate * seconds)
-    due: dict[int, float] = {}
-    timed = Timed(due)
-    timed.expect(total)
-    pipeline = _pipeline(timed)
-    stop = asyncio.Event()
-    async with Broker(url, pipeline) as broker:
-        running = asyncio.create_task(Worker(lambda: Broker(url, pipeline), list(pipeline)).run(stop))
-        await asyncio.sleep(0.5)
-        started, sent = time.perf_counter(), 0
-        adding: set[asyncio.Task[object]] = set()
-        while sent < total:
-            now = time.perf_counter()
-            batch = range(sent, min(total, int((now - started) * rate) + 1))
-            due.update((number, now) for number in batch)
-            adding.add(task := asyncio.create_task(broker.add([_job(number) for number in batch])))
-            task.add_done_callback(adding.discard)
-            sent = batch.stop
-            await asyncio.sleep(tick)
-        await timed.enough.wait()
-        stop.set()
-        await running
+    timed = Timed()
+    timed.expect(int(rate * seconds))
+    pipeline, stop = _pipeline(timed), asyncio.Event()
+    running = asyncio.create_task(Worker(lambda: Broker(url, pipeline), list(pipeline)).run(stop))
+    producer = multiprocessing.get_context("spawn").Process(target=_produce, args=(url, rate, seconds))
+    producer.start()
+    await timed.enough.wait()
+    producer.join()
+    stop.set()
+    await running
     return timed.latencies
+
+
+def _produce(url: str, rate: float, seconds: float) -> None:
+    uvloop.run(_produce_on_time(url, rate, int(rate * seconds)))
+
+
+async def _produce_on_time(url: str, rate: float, total: int) -> None:
+    """Add each job when it is due, in ticks of a millisecond; a call that takes long holds up no other."""
+    async with Broker(url, _pipeline(Handled())) as broker, asyncio.TaskGroup() as adding:
+        started, sent = time.perf_counter(), 0
+        while sent < total:
+            now = min(total, int((time.perf_counter() - started) * rate))
+            if now > sent:
+                batch = [_job(number, started + number / rate) for number in range(sent, now)]
+                adding.create_task(broker.add(batch))
+                sent = now
+            await asyncio.sleep(0.001)
 
 
 async def _bytes_per_job(url: str, jobs: int) -> float:

@@ -22,6 +22,8 @@ RESULT_LIMIT = 1_048_576  # bytes of a result: it lies in Redis' memory
 TIMEOUT_PRECISION = 0.05  # seconds between looks for handlers over their time
 LONGEST_WAIT = 366 * 86_400.0  # seconds before another try
 
+NOTHING = Settled(msgspec.Raw(b"\xc0"))  # most jobs end in it
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -106,6 +108,8 @@ class Executor:
                 return _again(delivery, policy, msgspec.structs.replace(outcome, error=_clean(outcome.error)))
             case Bury(reason, error):
                 return Bury(_clean(reason), _clean(error))
+            case Done(None, ()):
+                return NOTHING
             case Done(result, forward):
                 try:
                     for job in forward:

@@ -1,7 +1,7 @@
 """What one worker holds of one stage."""
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 
 from pipeline.executor import Executor
@@ -11,6 +11,7 @@ from pipeline.stage import Stage
 
 # A slot whose handlers never wait lets the rest of the worker run after so many entries.
 ENTRIES_A_TURN = 64
+MOST_UNSETTLED = 2000
 
 
 class Lane:
@@ -26,41 +27,53 @@ class Lane:
 
     def __init__(self, stage: Stage, executor: Executor, settler: Settler) -> None:
         self.stage = stage
-        self.held: dict[tuple[int, bytes], Delivery] = {}
+        self.held: dict[int, dict[bytes, Delivery]] = defaultdict(dict)  # by partition and entry
         self._executor = executor
         self._settler = settler
         self._ready: deque[Delivery] = deque()
         self._slots: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
-        self._running: set[tuple[int, bytes]] = set()
+        self._running = 0
         self._cut_off: list[Delivery] = []
         self._changed = asyncio.Event()
         self._reserved = 0
+        self._most_held = stage.concurrency + stage.prefetch + MOST_UNSETTLED
         self._closed = False
 
     def room(self) -> int:
         """How many more entries may be reserved; none once closed."""
         if self._closed:
             return 0
-        taken = len(self._running) + len(self._ready) + self._reserved
+        taken = self._running + len(self._ready) + self._reserved
         return self.stage.concurrency + self.stage.prefetch - taken
+
+    def unfinished(self) -> int:
+        """How many entries are held: not settled yet, whether they ran or not."""
+        return sum(map(len, self.held.values()))
 
     async def reserve(self, shares: int = 1) -> int:
         """Wait for room worth a fetch, and reserve one of so many shares of it; 0 says the lane was closed."""
-        while not self._closed and (self.room() <= 0 or len(self._ready) > self.stage.prefetch // 2):
+        while not self._closed and not self._worth_a_fetch():
             self._changed.clear()
             await self._changed.wait()
         count = -(-self.room() // shares)
         self._reserved += count
         return count
 
+    def _worth_a_fetch(self) -> bool:
+        half_used = len(self._ready) <= self.stage.prefetch // 2
+        # What ran but is not settled yet has a bound too: a server that settles slowly is not read from faster.
+        return half_used and self.room() > 0 and self.unfinished() < self._most_held
+
     def accept(self, deliveries: Iterable[Delivery], reserved: int) -> None:
         """Take in what came of a reservation, which is then over."""
         self._reserved -= reserved
         for delivery in deliveries:
-            place = (delivery.partition, delivery.entry)
-            if place not in self.held:  # else its lease ran out under our own hands: it is running here already
-                self.held[place] = delivery
+            held = self.held[delivery.partition]
+            if (
+                delivery.entry not in held
+            ):  # else its lease ran out under our own hands: it is running here already
+                held[delivery.entry] = delivery
                 self._ready.append(delivery)
         self._wake_a_slot()
         self._changed.set()
@@ -117,19 +130,23 @@ class Lane:
             await idle
 
     async def _work(self, delivery: Delivery) -> None:
-        place = (delivery.partition, delivery.entry)
-        self._running.add(place)
-        self._wake_a_slot()
+        self._running += 1
+        if self._ready:
+            self._wake_a_slot()
         try:
             ending = await self._executor.run(self.stage, delivery)
-            self._settler.put(self.stage, delivery, ending, self._drop)
+            self._settler.put(self.stage, delivery, ending, self._settled)
         except asyncio.CancelledError:
             self._cut_off.append(delivery)
             raise
         finally:
-            self._running.discard(place)
+            self._running -= 1
             self._changed.set()
 
+    def _settled(self, delivery: Delivery) -> None:
+        self._drop(delivery)
+        self._changed.set()
+
     def _drop(self, delivery: Delivery) -> Delivery:
-        self.held.pop((delivery.partition, delivery.entry), None)
+        self.held[delivery.partition].pop(delivery.entry, None)
         return delivery

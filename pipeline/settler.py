@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -17,11 +16,8 @@ from pipeline.stage import Stage
 log = logging.getLogger(__name__)
 
 
-class _Item(NamedTuple):
-    stage: Stage
-    delivery: Delivery
-    ending: Ending
-    settled: Callable[[Delivery], object]
+# Stage, delivery, how it ended, and whom to tell when that is written; a plain tuple, as there is one a job.
+_Item = tuple[Stage, Delivery, Ending, Callable[[Delivery], object]]
 
 
 class Settler:
@@ -42,7 +38,7 @@ class Settler:
 
     def put(self, stage: Stage, delivery: Delivery, ending: Ending, settled: Callable[[Delivery], object]) -> None:
         """Queue an outcome; `settled` is called once it is written, or found to be another's."""
-        self._waiting.append(_Item(stage, delivery, ending, settled))
+        self._waiting.append((stage, delivery, ending, settled))
         self._wake.set()
 
     async def run(self) -> None:
@@ -51,7 +47,7 @@ class Settler:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                batch, self._waiting = self._waiting[:MOST_PER_CALL], self._waiting[MOST_PER_CALL:]
+                batch, self._waiting = self._waiting, []
                 await self._write_until_taken(batch)
 
     def close(self) -> None:
@@ -70,28 +66,33 @@ class Settler:
                 pause = min(pause * 2, 1.0)
             else:
                 break
-        for item in batch:
-            item.settled(item.delivery)
+        for _, delivery, _, settled in batch:
+            settled(delivery)
 
     async def _write(self, batch: list[_Item]) -> None:
         groups: dict[tuple[str, int], list[_Item]] = {}
         for item in batch:
-            groups.setdefault((item.stage.name, item.delivery.partition), []).append(item)
-        await asyncio.gather(*(self._write_group(group) for group in groups.values()))
+            groups.setdefault((item[0].name, item[1].partition), []).append(item)
+        calls = [
+            self._write_group(group[start : start + MOST_PER_CALL])
+            for group in groups.values()
+            for start in range(0, len(group), MOST_PER_CALL)
+        ]
+        await asyncio.gather(*calls)
 
     async def _write_group(self, group: list[_Item]) -> None:
-        stage, partition = group[0].stage, group[0].delivery.partition
+        stage, partition = group[0][0], group[0][1].partition
         done: list[tuple[Delivery, Settled]] = []
         failed: list[tuple[Delivery, Retry]] = []
         dead: list[tuple[Delivery, Bury]] = []
-        for item in group:
-            match item.ending:
+        for _, delivery, ending, _ in group:
+            match ending:
                 case Settled():
-                    done.append((item.delivery, item.ending))
+                    done.append((delivery, ending))
                 case Retry():
-                    failed.append((item.delivery, item.ending))
+                    failed.append((delivery, ending))
                 case Bury():
-                    dead.append((item.delivery, item.ending))
+                    dead.append((delivery, ending))
         if done:
             self._count("settled", len(done), await self._broker.settle(stage, partition, done))
         if failed:

@@ -96,7 +96,7 @@ class Worker:
         self._renewer.stop()
         with _server_may_be_gone("leave"):
             await self.broker.leave(self.consumer)
-        return sum(len(lane.held) for lane in self.lanes)
+        return sum(lane.unfinished() for lane in self.lanes)
 
     async def _drain(self, lane: Lane) -> None:
         # Due again at once, and the try does not count: it was not the job that failed.

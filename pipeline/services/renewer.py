@@ -55,7 +55,7 @@ class Renewer:
         for lane in self._lanes:
             for partition in range(self._broker.partitions):
                 # list() of a dict is one step under the interpreter lock: the worker's loop goes on meanwhile.
-                held = [entry for place, entry in list(lane.held) if place == partition]
+                held = list(lane.held[partition])
                 lost = await self._broker.renew(lane.stage.name, partition, self._consumer, held)
                 renewed += len(held) - len(lost)
         return renewed

@@ -155,7 +155,7 @@ async def test_stopping_finishes_what_runs_and_gives_back_what_never_started(con
         await started.wait()
 
         async def fetched() -> bool:
-            return len(worker.lanes[0].held) == 4
+            return worker.lanes[0].unfinished() == 4
 
         await eventually(fetched, what="prefetching")
         stop.set()
