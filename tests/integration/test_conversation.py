@@ -1,0 +1,74 @@
+"""The conversation stage on a real database: what it keeps, and what coming again changes."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline import Context, Done, Job
+from pipeline.message import Delivery, seal, unseal
+from stages.conversation.process import ConversationHandler
+from stages.conversation.store import ConversationStore, sqlite_file
+from stages.jobs import Incoming, ProcessConversation
+from stages.ports import Message
+
+pytestmark = pytest.mark.integration
+
+
+class Counting:
+    """A Responder that never says the same thing twice."""
+
+    def __init__(self) -> None:
+        self.histories: list[list[str]] = []
+
+    async def reply(self, history: Sequence[Message]) -> str:
+        self.histories.append([message.text for message in history])
+        return f"answer {len(self.histories)}"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[ConversationStore]:
+    async with ConversationStore(sqlite_file(tmp_path / "riacho.db")) as store:
+        yield store
+
+
+def asked(text: str, number: int) -> ProcessConversation:
+    said = Incoming(chat="5511987654321", id=f"wamid.{number}", sent_ms=number)
+    return ProcessConversation(message=said, text=text)
+
+
+async def work(handler: ConversationHandler, job: ProcessConversation, *, attempt: int = 1) -> Done:
+    body = seal(Job(stage="process-conversation", payload=job, tenant="shop"))
+    return await handler(Context(Delivery("process-conversation", 0, b"1-0", body, attempt), unseal(body)), job)
+
+
+async def test_a_message_and_its_reply_are_kept_and_the_reply_is_sent(store: ConversationStore) -> None:
+    done = await work(ConversationHandler(store, Counting(), 10), asked("Olá", 1))
+    (forward,) = done.forward
+    assert (forward.stage, forward.tenant) == ("send-client", "shop")
+    assert msgspec.to_builtins(forward.payload) == {"to": "5511987654321", "text": "answer 1"}
+    kept = await store.history("shop", "5511987654321", 10)
+    assert [(message.direction, message.text) for message in kept] == [("in", "Olá"), ("out", "answer 1")]
+
+
+async def test_a_job_that_comes_again_sends_the_reply_it_had_found_and_keeps_nothing_twice(
+    store: ConversationStore,
+) -> None:
+    responder = Counting()
+    handler = ConversationHandler(store, responder, 10)
+    first = await work(handler, asked("Olá", 1))
+    again = await work(handler, asked("Olá", 1), attempt=2)
+    assert again == first
+    assert len(responder.histories) == 1
+    assert len(await store.history("shop", "5511987654321", 10)) == 2
+
+
+async def test_a_reply_draws_on_what_was_said_before_and_no_more_than_it_should(store: ConversationStore) -> None:
+    responder = Counting()
+    handler = ConversationHandler(store, responder, 2)
+    for number, text in enumerate(("one", "two", "three")):
+        await work(handler, asked(text, number))
+    assert responder.histories[1][-1] == "two"
+    assert "one" in responder.histories[1]
+    assert len(responder.histories[2]) <= 3
