@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from pipeline.executor import Executor
 from pipeline.message import Delivery
+from pipeline.outcome import Retry
 from pipeline.settler import Settler
 from pipeline.stage import Stage
 
@@ -70,9 +71,10 @@ class Lane:
         self._reserved -= reserved
         for delivery in deliveries:
             held = self.held[delivery.partition]
-            if (
-                delivery.entry not in held
-            ):  # else its lease ran out under our own hands: it is running here already
+            known = held.get(delivery.entry)
+            # One that is held already lost its lease under our own hands, and is running here; unless its try is
+            # over, and it is back before we were told that it was parked.
+            if known is None or known.parked:
                 held[delivery.entry] = delivery
                 self._ready.append(delivery)
         self._wake_a_slot()
@@ -135,9 +137,13 @@ class Lane:
             self._wake_a_slot()
         try:
             ending = await self._executor.run(self.stage, delivery)
+            delivery.parked = isinstance(ending, Retry)
             self._settler.put(self.stage, delivery, ending, self._settled)
         except asyncio.CancelledError:
             self._cut_off.append(delivery)
+            raise
+        except BaseException:
+            self._drop(delivery)  # nobody is going to finish it here: let its lease end
             raise
         finally:
             self._running -= 1
@@ -148,5 +154,7 @@ class Lane:
         self._changed.set()
 
     def _drop(self, delivery: Delivery) -> Delivery:
-        self.held[delivery.partition].pop(delivery.entry, None)
+        held = self.held[delivery.partition]
+        if held.get(delivery.entry) is delivery:
+            del held[delivery.entry]
         return delivery

@@ -72,7 +72,8 @@ class JobId(NamedTuple):
 class Delivery(msgspec.Struct, gc=False):
     """One entry handed to this worker.
 
-    `attempt` counts deliveries, this one included. `trace` is the traceparent of the try, once it ran.
+    `attempt` counts deliveries, this one included. `trace` is the traceparent of the try, once it ran;
+    `parked` says that it ended in another try later.
     """
 
     stage: str
@@ -81,6 +82,7 @@ class Delivery(msgspec.Struct, gc=False):
     body: bytes
     attempt: int
     trace: str = ""
+    parked: bool = False
 
     @property
     def id(self) -> JobId:

@@ -31,6 +31,7 @@ class Bench:
 
     def __init__(self, *, concurrency: int, prefetch: int) -> None:
         self.finish = asyncio.Event()
+        self.fail_first = False
         self.started: list[int] = []
         self.settler = Unsettled()
         one = stage("one", self._handle, concurrency=concurrency, prefetch=prefetch)
@@ -42,6 +43,8 @@ class Bench:
     async def _handle(self, ctx: Context, payload: Number) -> None:
         self.started.append(payload.n)
         await self.finish.wait()
+        if self.fail_first and ctx.attempt == 1:
+            raise OSError("not yet")
 
 
 MakeBench = Callable[[int, int], Bench]
@@ -157,3 +160,19 @@ async def test_handlers_that_never_wait_are_run_through_by_one_slot_in_order(ben
     await turns()
     assert bench.started == list(range(200))
     assert len(bench.settler.outcomes) == 200
+
+
+async def test_an_entry_that_is_due_again_before_we_know_it_was_parked_is_not_lost(bench_of: MakeBench) -> None:
+    bench = bench_of(1, 0)
+    bench.fail_first = True
+    bench.finish.set()
+    bench.take(1)
+    await turns()
+    ((first, settled),) = bench.settler.outcomes
+    (again,) = deliveries(1)
+    again.attempt = 2
+    bench.lane.accept([again], 0)
+    settled(first)
+    assert list(bench.lane.held[0]) == [b"1-0"], "it is the second try that is held"
+    await turns()
+    assert bench.started == [1, 1]
