@@ -204,6 +204,17 @@ async def test_a_rate_limit_uses_up_no_try_even_the_last() -> None:
     assert await outcome(limited, attempt=4) == Retry(6, "one a minute", counts=False)
 
 
+async def test_a_time_out_leaves_no_trace_on_the_slot_for_its_next_entry() -> None:
+    async def wait(ctx: Context, payload: Number) -> None:
+        await asyncio.Event().wait()
+
+    async def cancel_itself(ctx: Context, payload: Number) -> None:
+        raise asyncio.CancelledError("mine")
+
+    assert await outcome(wait, timeout=0.01) == Retry(2, "took longer than 0.01 s")
+    assert await outcome(cancel_itself) == Retry(2, "CancelledError: mine")
+
+
 async def test_an_entry_that_keeps_losing_its_worker_is_buried_unrun() -> None:
     async def handle(ctx: Context, payload: Number) -> None:
         raise AssertionError("must not run")

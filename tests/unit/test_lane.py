@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline import Context, Job, Pipeline
+from pipeline import Context, Job, Pipeline, lane
 from pipeline.executor import Executor
 from pipeline.lane import Lane
 from pipeline.message import Delivery, seal
@@ -176,3 +176,18 @@ async def test_an_entry_that_is_due_again_before_we_know_it_was_parked_is_not_lo
     assert list(bench.lane.held[0]) == [b"1-0"], "it is the second try that is held"
     await turns()
     assert bench.started == [1, 1]
+
+
+async def test_what_is_not_settled_yet_has_a_bound_too(
+    bench_of: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "MOST_UNSETTLED", 2)
+    bench = bench_of(1, 0)
+    bench.finish.set()
+    bench.take(1, 2, 3)
+    room = asyncio.create_task(bench.lane.reserve())
+    await turns()
+    assert (bench.started, room.done()) == ([1, 2, 3], False)
+    delivery, settled = bench.settler.outcomes[0]
+    settled(delivery)
+    assert await room == 1
