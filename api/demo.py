@@ -19,7 +19,7 @@ from api.processes import ProcessTree, stop_signal
 from api.queues import QueueStatus
 from api.whatsapp import sign
 from config import Secret, Settings, replaced
-from pipeline.message import JobView
+from pipeline.views import JobView
 from stages.notification.outbox import Sent
 
 PHONE_NUMBER_ID = "106540352242922"  # ours; the tenant of the sample chat

@@ -7,9 +7,9 @@ from aiohttp import web
 
 from api.problems import RETRY_AFTER, Problem, json, problem_of, read_body
 from pipeline import Broker, Job, JobId, RiachoError
-from pipeline.broker import StageStatus
 from pipeline.errors import BadPayload
 from pipeline.message import Added
+from pipeline.views import StageStatus
 
 MOST_AT_ONCE = 500
 

@@ -4,7 +4,7 @@ import random
 import zlib
 from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 from redis.exceptions import RedisError, ResponseError
@@ -17,17 +17,16 @@ from pipeline.message import (
     Delivery,
     Job,
     JobId,
-    JobView,
     Record,
     decode_record,
     encode_record,
     now_ms,
     seal,
-    unseal,
 )
 from pipeline.outcome import Bury, Settled
 from pipeline.outcome import Retry as RetryOutcome
 from pipeline.stage import Pipeline, Stage
+from pipeline.views import JobView, ServerInfo, StageStatus, add_up, of_finished, of_unfinished, warnings_of
 from pipeline.wire import Wire, missing_group
 
 # One script call blocks the server while it runs: 500 entries are about 2 ms.
@@ -36,24 +35,6 @@ MOST_PER_CALL = 500
 FAILURE_TTL = 7 * 86_400.0
 
 T = TypeVar("T")
-
-
-class StageStatus(msgspec.Struct, frozen=True):
-    """Exact at the moment of asking. `waiting` includes entries a stopping worker handed back."""
-
-    queue: str
-    stage: str
-    waiting: int = 0
-    active: int = 0
-    retrying: int = 0
-    dead: int = 0
-
-
-class ServerInfo(NamedTuple):
-    """What `check` learned; `warnings` are for a person, loudly."""
-
-    version: str
-    warnings: list[str]
 
 
 class Broker:
@@ -258,7 +239,7 @@ class Broker:
         replies = await self._together(commands)
         totals = {stage.name: StageStatus(stage.queue, stage.name) for stage in self.pipeline}
         for index, (stage, _) in enumerate(places):
-            totals[stage.name] = _plus(totals[stage.name], *replies[3 * index : 3 * index + 3])
+            totals[stage.name] = add_up(totals[stage.name], *replies[3 * index : 3 * index + 3])
         return list(totals.values())
 
     async def look(self, job: JobId) -> JobView | None:
@@ -275,8 +256,8 @@ class Broker:
         record = decode_record(remembered[0]) if remembered[0] else None
         view = JobView(job_id=str(job), queue=stage.queue, stage=stage.name, state="waiting")
         if found:
-            return _unfinished(view, _body(found[0][1]), pending, record)
-        return _finished(view, record, remembered[1]) if record else None
+            return of_unfinished(view, _body(found[0][1]), pending, record)
+        return of_finished(view, record, remembered[1]) if record else None
 
     async def check(self) -> ServerInfo:
         """Ask the server what it is. Raises ServerUnavailable or ServerUnsuitable (too old)."""
@@ -285,7 +266,7 @@ class Broker:
         version = info.get("valkey_version") or info["redis_version"]
         if int(info["redis_version"].split(".")[0]) < 7:
             raise ServerUnsuitable(f"Redis {version} at {self.address} is too old; Riacho needs 7.0 or newer")
-        return ServerInfo(version, _warnings(info))
+        return ServerInfo(version, warnings_of(info))
 
     async def ping(self) -> None:
         """Raise ServerUnavailable unless the server answers."""
@@ -313,59 +294,3 @@ def _added(stage: str, partition: int, reply: bytes) -> Added:
     if reply == b"!":
         return Added(None)
     return Added(JobId(stage, partition, reply.lstrip(b"=").decode()), reply.startswith(b"="))
-
-
-def _plus(total: StageStatus, length: int, pending: Any, dead: int) -> StageStatus:
-    count, consumers = (pending[0], pending[3] or []) if pending else (0, [])
-    parked = {name: int(held) for name, held in consumers}
-    retrying, released = parked.get(RETRYING, 0), parked.get(RELEASED, 0)
-    return StageStatus(
-        total.queue,
-        total.stage,
-        waiting=total.waiting + length - count + released,
-        active=total.active + count - retrying - released,
-        retrying=total.retrying + retrying,
-        dead=total.dead + dead,
-    )
-
-
-def _unfinished(view: JobView, body: bytes, pending: Any, record: Record | None) -> JobView:
-    changes: dict[str, Any] = {}
-    if pending:
-        _, consumer, _, attempt = pending[0]
-        parked: dict[bytes, str] = {RETRYING: "retrying", RELEASED: "waiting"}
-        changes = {"state": parked.get(consumer, "active"), "attempt": attempt}
-    if record:
-        changes["error"] = record.error
-    try:
-        envelope = unseal(body)
-        changes |= {"tenant": envelope.tenant, "enqueued_at": envelope.enqueued_ms}
-    except ValueError as error:
-        changes["error"] = str(error)
-    return msgspec.structs.replace(view, **changes)
-
-
-def _finished(view: JobView, record: Record, following: bytes | None) -> JobView:
-    return msgspec.structs.replace(
-        view,
-        state=record.state,
-        attempt=record.attempt,
-        ended_at=record.at_ms,
-        result=record.result,
-        reason=record.reason,
-        error=record.error,
-        next=following.decode().split(",") if following else [],
-    )
-
-
-def _warnings(info: dict[str, str]) -> list[str]:
-    warnings = []
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        warnings.append(
-            f"maxmemory-policy is '{policy}': Redis may delete queued jobs when memory is short; "
-            "set it to 'noeviction'"
-        )
-    if info.get("aof_enabled") == "0":
-        warnings.append("appendonly is off: a restart of Redis loses the newest jobs; set 'appendonly yes'")
-    return warnings

@@ -100,23 +100,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str = ""
 
 
-class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A job as it is shown. Times are ms since the epoch; `next` are the jobs it was handed on to."""
-
-    job_id: str
-    queue: str
-    stage: str
-    state: State
-    attempt: int = 0
-    tenant: str = ""
-    enqueued_at: int | None = None
-    ended_at: int | None = None
-    result: Any = None
-    reason: str = ""
-    error: str = ""
-    next: list[str] = []
-
-
 class Added(NamedTuple):
     """The answer to one job offered: an id, or None where the stage is full."""
 

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from pipeline import Broker, Job, JobId, Pipeline, RetryPolicy, Stage, Worker
-from pipeline.message import JobView
 from pipeline.stage import Handler
+from pipeline.views import JobView
 
 DEADLINE = 20.0
 

@@ -12,7 +12,7 @@ from api.root import Adapters, connector
 from config import Secret, load, replaced
 from pipeline import Context, Job, JobId, Pipeline
 from pipeline.keys import Keys
-from pipeline.message import JobView
+from pipeline.views import JobView
 from stages.jobs import Transcribe
 from tests.processes import SAMPLES
 from tests.support import Connect, Number, add_one, depths, eventually, stage, until, working

@@ -1,0 +1,103 @@
+"""What is shown of jobs, stages and the server, made from what Redis answers."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pipeline.keys import RELEASED, RETRYING
+from pipeline.message import Record, State, unseal
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A job as it is shown. Times are ms since the epoch; `next` are the jobs it was handed on to."""
+
+    job_id: str
+    queue: str
+    stage: str
+    state: State
+    attempt: int = 0
+    tenant: str = ""
+    enqueued_at: int | None = None
+    ended_at: int | None = None
+    result: Any = None
+    reason: str = ""
+    error: str = ""
+    next: list[str] = []
+
+
+class StageStatus(msgspec.Struct, frozen=True):
+    """Exact at the moment of asking. `waiting` includes entries a stopping worker handed back."""
+
+    queue: str
+    stage: str
+    waiting: int = 0
+    active: int = 0
+    retrying: int = 0
+    dead: int = 0
+
+
+class ServerInfo(NamedTuple):
+    """What `check` learned; `warnings` are for a person, loudly."""
+
+    version: str
+    warnings: list[str]
+
+
+def add_up(total: StageStatus, length: int, pending: Any, dead: int) -> StageStatus:
+    """One partition's XLEN, XPENDING and dead letters on top of a stage's total."""
+    count, consumers = (pending[0], pending[3] or []) if pending else (0, [])
+    parked = {name: int(held) for name, held in consumers}
+    retrying, released = parked.get(RETRYING, 0), parked.get(RELEASED, 0)
+    return StageStatus(
+        total.queue,
+        total.stage,
+        waiting=total.waiting + length - count + released,
+        active=total.active + count - retrying - released,
+        retrying=total.retrying + retrying,
+        dead=total.dead + dead,
+    )
+
+
+def of_unfinished(view: JobView, body: bytes, pending: Any, record: Record | None) -> JobView:
+    """A job whose entry is there: its bytes, what XPENDING says of it, its last failure if it had one."""
+    changes: dict[str, Any] = {}
+    if pending:
+        _, consumer, _, attempt = pending[0]
+        parked: dict[bytes, str] = {RETRYING: "retrying", RELEASED: "waiting"}
+        changes = {"state": parked.get(consumer, "active"), "attempt": attempt}
+    if record:
+        changes["error"] = record.error
+    try:
+        envelope = unseal(body)
+        changes |= {"tenant": envelope.tenant, "enqueued_at": envelope.enqueued_ms}
+    except ValueError as error:
+        changes["error"] = str(error)
+    return msgspec.structs.replace(view, **changes)
+
+
+def of_finished(view: JobView, record: Record, following: bytes | None) -> JobView:
+    """A job whose entry is gone: how it ended, and the ids it was handed on to."""
+    return msgspec.structs.replace(
+        view,
+        state=record.state,
+        attempt=record.attempt,
+        ended_at=record.at_ms,
+        result=record.result,
+        reason=record.reason,
+        error=record.error,
+        next=following.decode().split(",") if following else [],
+    )
+
+
+def warnings_of(info: dict[str, str]) -> list[str]:
+    """What in a server\'s INFO may lose jobs."""
+    warnings = []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        warnings.append(
+            f"maxmemory-policy is '{policy}': Redis may delete queued jobs when memory is short; "
+            "set it to 'noeviction'"
+        )
+    if info.get("aof_enabled") == "0":
+        warnings.append("appendonly is off: a restart of Redis loses the newest jobs; set 'appendonly yes'")
+    return warnings
