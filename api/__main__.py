@@ -5,20 +5,20 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 import typer
 import uvloop
 from rich.console import Console
 
+from api import dead, processes
 from api import demo as demonstration
-from api import processes
+from api.console import AsJson, ask, read_settings
 from api.queues import QueueStatus, summed
-from api.root import check, open_broker
-from config import Secret, Settings, SettingsError, load, logs, replaced, telemetry
-from config.settings import Tree
-from pipeline import RiachoError
+from api.root import check
+from config import Secret, Settings, SettingsError, replaced, telemetry
+from pipeline import Broker, RiachoError
 from pipeline.embedded import EmbeddedServer
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(dead.app, name="dead")
+
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="8080")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the data kept between runs.", show_default=".riacho")]
@@ -40,7 +42,7 @@ WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 @app.command()
 def up(host: Host = None, port: Port = None, data: Data = None) -> None:
     """Run everything: API, workers and, unless a Redis is configured, a server of our own."""
-    settings = _settings(http={"host": host, "port": port}, data={"folder": data})
+    settings = read_settings(http={"host": host, "port": port}, data={"folder": data})
 
     async def run(served: Settings) -> None:
         stop = processes.stop_signal()
@@ -53,7 +55,7 @@ def up(host: Host = None, port: Port = None, data: Data = None) -> None:
 @app.command()
 def demo(data: Data = None) -> None:
     """Run everything, send a sample chat through it, show each step, and end."""
-    settings = _settings(data={"folder": data or Path(".riacho/demo")}, log={"level": "warning"})
+    settings = read_settings(data={"folder": data or Path(".riacho/demo")}, log={"level": "warning"})
     ok = with_server(settings, demonstration.run)
     raise typer.Exit(0 if ok else 1)
 
@@ -61,7 +63,7 @@ def demo(data: Data = None) -> None:
 @app.command()
 def api(host: Host = None, port: Port = None, with_parent: WithParent = False) -> None:
     """Run the HTTP service."""
-    settings = _settings(http={"host": host, "port": port})
+    settings = read_settings(http={"host": host, "port": port})
     telemetry.set_up("api")
 
     async def run() -> None:
@@ -77,7 +79,7 @@ def worker(
     with_parent: WithParent = False,
 ) -> None:
     """Run a worker."""
-    settings = _settings()
+    settings = read_settings()
     processes.lower_priority(nice)
     telemetry.set_up("worker")
 
@@ -92,18 +94,13 @@ def worker(
 
 
 @app.command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def status(as_json: AsJson = False) -> None:
     """Show the depth of every queue."""
-    settings = _settings()
-    if not settings.redis.url:
-        running = EmbeddedServer(settings.data.folder).url
-        settings = _settings(redis={"url": running})
 
-    async def ask() -> list[QueueStatus]:
-        async with open_broker(settings) as broker:
-            return summed(await broker.status())
+    async def question(broker: Broker) -> list[QueueStatus]:
+        return summed(await broker.status())
 
-    queues = uvloop.run(ask())
+    queues = ask(question)
     if as_json:
         typer.echo(msgspec.json.encode({"queues": queues}))
     else:
@@ -122,16 +119,6 @@ def with_server(settings: Settings, run: Callable[[Settings], Awaitable[T]]) -> 
 async def _call(run: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:
     await check(settings)
     return await run(settings)
-
-
-def _settings(**flags: dict[str, Any]) -> Settings:
-    given: Tree = {
-        section: {key: str(value) for key, value in values.items() if value is not None}
-        for section, values in flags.items()
-    }
-    settings = load(given)
-    logs.set_up(settings.log.level)
-    return settings
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import random
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import repeat
 from typing import Any, Self, TypeVar
 
@@ -26,7 +26,17 @@ from pipeline.message import (
 from pipeline.outcome import Bury, Settled
 from pipeline.outcome import Retry as RetryOutcome
 from pipeline.stage import Pipeline, Stage
-from pipeline.views import JobView, ServerInfo, StageStatus, add_up, of_finished, of_unfinished, warnings_of
+from pipeline.views import (
+    DeadLetter,
+    JobView,
+    ServerInfo,
+    StageStatus,
+    add_up,
+    dead_letter,
+    of_finished,
+    of_unfinished,
+    warnings_of,
+)
 from pipeline.wire import Wire, missing_group
 
 # One script call blocks the server while it runs: 500 entries are about 2 ms.
@@ -225,6 +235,33 @@ class Broker:
             args += delivery.entry, delivery.body, self._keys.job(delivery.id), encode_record(record)
         keys = [self._keys.stream(stage.name, partition), self._keys.dead(stage.name, partition)]
         return [reply == 1 for reply in await scripts.bury(self._wire, keys, args)]
+
+    # ── dead letters ─────────────────────────────────────────────────────────────────────────────
+
+    async def dead_letters(self, stages: Iterable[Stage]) -> AsyncIterator[DeadLetter]:
+        """The dead letters of some stages, oldest first within each partition."""
+        for stage in stages:
+            for partition in range(self.partitions):
+                key, start = self._keys.dead(stage.name, partition), "-"
+                while page := await self._wire.command("XRANGE", key, start, "+", "COUNT", MOST_PER_CALL):
+                    for letter, fields in page:
+                        yield dead_letter(stage.name, partition, letter, fields)
+                    start = f"({page[-1][0].decode()}"
+
+    async def replay(self, letter: DeadLetter) -> JobId | None:
+        """Put a dead letter back with all its tries before it; the new job's id, None where it was gone."""
+        buried = JobId.parse(letter.job_id)
+        name, partition, _ = buried
+        keys = [self._keys.dead(name, partition), self._keys.stream(name, partition)]
+        args = [f"{name}.{partition}.", letter.letter, self._keys.job(buried)]
+        entry: bytes = await scripts.replay(self._wire, keys, args)
+        return JobId(name, partition, entry.decode()) if entry else None
+
+    async def purge(self, stages: Iterable[Stage]) -> int:
+        """Delete the dead letters of some stages for good; returns how many there were."""
+        keys = [self._keys.dead(stage.name, place) for stage in stages for place in range(self.partitions)]
+        replies = [await self._together([("XLEN", key), ("DEL", key)]) for key in keys]
+        return sum(length for length, _ in replies)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 

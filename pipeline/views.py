@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pipeline.keys import RELEASED, RETRYING
-from pipeline.message import Record, State, unseal
+from pipeline.message import JobId, Record, State, decode_record, unseal
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -34,6 +34,20 @@ class StageStatus(msgspec.Struct, frozen=True):
     active: int = 0
     retrying: int = 0
     dead: int = 0
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A buried job. `letter` is its id among the dead letters; `payload` is missing where it cannot be read."""
+
+    job_id: str
+    letter: str
+    reason: str
+    error: str
+    attempt: int
+    buried_at: int
+    tenant: str = ""
+    key: str = ""
+    payload: Any = None
 
 
 class ServerInfo(NamedTuple):
@@ -87,6 +101,26 @@ def of_finished(view: JobView, record: Record, following: bytes | None) -> JobVi
         error=record.error,
         next=following.decode().split(",") if following else [],
     )
+
+
+def dead_letter(stage: str, partition: int, letter: bytes, fields: list[bytes]) -> DeadLetter:
+    """A dead letter from its entry."""
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    record = decode_record(found[b"record"])
+    view = DeadLetter(
+        job_id=str(JobId(stage, partition, found[b"id"].decode())),
+        letter=letter.decode(),
+        reason=record.reason,
+        error=record.error,
+        attempt=record.attempt,
+        buried_at=record.at_ms,
+    )
+    try:
+        envelope = unseal(found[b"e"])
+        payload = msgspec.msgpack.decode(envelope.payload)
+    except (ValueError, RecursionError):
+        return view
+    return msgspec.structs.replace(view, tenant=envelope.tenant, key=envelope.key, payload=payload)
 
 
 def warnings_of(info: dict[str, str]) -> list[str]:

@@ -1,0 +1,41 @@
+"""What the commands share: settings from flags, and putting a question to the queues."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+import uvloop
+
+from api.root import open_broker
+from config import Secret, Settings, load, logs, replaced
+from config.settings import Tree
+from pipeline import Broker
+from pipeline.embedded import EmbeddedServer
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def read_settings(**flags: dict[str, Any]) -> Settings:
+    """The settings in force with these flags over them, by section; None is a flag not given."""
+    given: Tree = {
+        section: {key: str(value) for key, value in values.items() if value is not None}
+        for section, values in flags.items()
+    }
+    settings = load(given)
+    logs.set_up(settings.log.level)
+    return settings
+
+
+def ask(question: Callable[[Broker], Awaitable[T]]) -> T:
+    """Put a question to the configured Redis, or to the server of the `riacho up` that runs here."""
+    settings = read_settings()
+    if not settings.redis.url:
+        settings = replaced(settings, redis={"url": Secret(EmbeddedServer(settings.data.folder).url)})
+
+    async def put() -> T:
+        async with open_broker(settings) as broker:
+            return await question(broker)
+
+    return uvloop.run(put())

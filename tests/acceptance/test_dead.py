@@ -1,0 +1,53 @@
+"""`riacho dead`, as an operator uses it after an incident."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.keys import Keys
+from tests.processes import environment, riacho, run
+from tests.support import eventually
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.fixture
+def env(server: str, namespace: str, tmp_path: Path) -> dict[str, str]:
+    return environment(REDIS_URL=server, RIACHO_REDIS_NAMESPACE=namespace, RIACHO_DATA_FOLDER=tmp_path)
+
+
+@pytest.fixture
+async def buried(env: dict[str, str], redis: Any, namespace: str) -> str:
+    """The id of a job that a worker has buried: bytes that are no envelope."""
+    keys = Keys(namespace)
+    entry = await redis.xadd(keys.stream("send-client", 0), {"e": "no envelope"})
+    with riacho("worker", "--stages", "send-client", env=env):
+
+        async def dead() -> int:
+            count: int = await redis.xlen(keys.dead("send-client", 0))
+            return count
+
+        await eventually(dead, what="burying")
+    return f"send-client.0.{entry.decode()}"
+
+
+async def test_a_dead_letter_is_listed_shown_replayed_and_purged(env: dict[str, str], buried: str) -> None:
+    listed = run("dead", "list", "--json", env=env)
+    (letter,) = json.loads(listed.stdout)
+    assert letter["jobId"] == buried
+    assert "cannot be read: not an envelope" in run("dead", "show", buried, env=env).stdout
+    assert "cannot be read" in run("dead", "list", "--stage", "send-client", env=env).stdout
+
+    assert run("dead", "replay", env=env).returncode == 2, "which ones has to be said"
+    replayed = run("dead", "replay", buried, env=env)
+    assert replayed.stdout.startswith(f"{buried} is now send-client.0.")
+    assert replayed.stdout.endswith("1 replayed\n")
+    gone = run("dead", "show", buried, env=env)
+    assert gone.returncode == 3
+    assert "is not among the dead letters" in gone.stderr
+
+    assert run("dead", "purge", env=env).returncode == 1, "nobody said yes"
+    assert run("dead", "purge", "--yes", env=env).stdout == "0 deleted\n"
+    assert run("dead", "list", "--stage", "sned-client", env=env).returncode == 3
