@@ -19,8 +19,9 @@ from pipeline import RiachoError, Worker
 
 log = logging.getLogger(__name__)
 
-# A child that ran this long had started well: its next crash is a new matter.
+# A child that ran this long had started well: its next crash is a new matter, and no wrong setting of ours.
 SETTLED_AFTER = 30.0
+FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 # The embedded tree: transcription apart and at lower priority, so that it cannot slow down the chat.
 TREE = {
@@ -109,17 +110,18 @@ class Child:
 
     async def run(self) -> None:
         """Keep it running until `stop`. Raises ChildFailed where starting it again would not help."""
-        loop, pause = asyncio.get_running_loop(), 1.0
+        loop, pause, had_worked = asyncio.get_running_loop(), FIRST_PAUSE, False
         while not self._stopping.is_set():
             started = loop.time()
             code = await self._run_once()
             if self._stopping.is_set():
                 break
             self.crashed.set()
-            if code == CANNOT_START:
-                raise ChildFailed(f"the {self.name} process cannot start; the line above says why")
             if loop.time() - started > SETTLED_AFTER:
-                pause = 1.0
+                pause, had_worked = FIRST_PAUSE, True
+            # What had worked before may again, when Redis is back, say.
+            if code == CANNOT_START and not had_worked:
+                raise ChildFailed(f"the {self.name} process cannot start; the line above says why")
             log.error("%s ended with exit code %d; starting it again in %g s", self.name, code, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
