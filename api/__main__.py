@@ -80,7 +80,7 @@ def worker(
 ) -> None:
     """Run a worker."""
     settings = read_settings()
-    processes.lower_priority(nice)
+    os.nice(nice)
     telemetry.set_up("worker")
 
     async def run() -> None:

@@ -86,7 +86,7 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
 async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Event) -> int:
     """Work the named stages (all, if none is named) until stopped; returns how many jobs would not end."""
     adapters = Adapters(settings)
-    pipeline = adapters.pipeline(settings)
+    pipeline = adapters.pipeline()
     chosen = [pipeline.stage(name) for name in dict.fromkeys(stages)] or list(pipeline)
     async with adapters.opened():
         await check(settings)
@@ -184,9 +184,3 @@ class ProcessTree:
         """Wait for the first crash of any process."""
         crashes = [asyncio.create_task(child.crashed.wait()) for child in self._children]
         await asyncio.wait(crashes, return_when=asyncio.FIRST_COMPLETED)
-
-
-def lower_priority(by: int) -> None:
-    """Be nicer to the machine's other processes."""
-    if by:
-        os.nice(by)

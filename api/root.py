@@ -26,6 +26,7 @@ class Adapters:
     """The real parts behind the ports. Nothing is opened, loaded or connected before it is entered or used."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         audio, whatsapp = settings.audio, settings.whatsapp
         self.source = AudioSources(
             graph=GraphApi(whatsapp.graph_url, whatsapp.version, whatsapp.access_token.reveal()),
@@ -49,8 +50,9 @@ class Adapters:
         )
         self.messenger = Outbox(self._folder / "outbox.jsonl")
 
-    def pipeline(self, settings: Settings) -> Pipeline:
+    def pipeline(self) -> Pipeline:
         """The stages on these adapters."""
+        settings = self._settings
         ports = Ports(self.source, self.transcriber, self.conversations, RuleResponder(), self.messenger)
         limits = Limits(
             transcribe=settings.audio.concurrency,
@@ -86,7 +88,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     Raises ServerUnavailable saying what was tried and what to do.
     """
     await check(settings)
-    async with connector(settings, Adapters(settings).pipeline(settings))() as broker:
+    async with connector(settings, Adapters(settings).pipeline())() as broker:
         yield broker
 
 

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from api.problems import RETRY_AFTER, Problem, json, read_body
 from config import Secret
-from pipeline import Broker, Job
-from stages.jobs import Incoming, ProcessConversation, Transcribe
+from pipeline import Broker, Job, Pipeline
+from pipeline.errors import BadPayload
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class WhatsAppWebhook:
         secret = _configured(self._app_secret, "RIACHO_WHATSAPP_APP_SECRET")
         if not _same(request.headers.get("X-Hub-Signature-256", ""), sign(body, secret)):
             raise Problem(401, "Unauthorized", "X-Hub-Signature-256 is missing, or not made with our app secret.")
-        jobs = list(_jobs(_event(body)))
+        jobs = list(_jobs(self._broker.pipeline, _event(body)))
         work = [job for job in jobs if job]
         answers = await self._broker.add(work)
         taken = [answer for answer in answers if answer.id]
@@ -125,31 +125,29 @@ def _event(body: bytes) -> _Event:
     return event
 
 
-def _jobs(event: _Event) -> Iterator[Job | None]:
+def _jobs(pipeline: Pipeline, event: _Event) -> Iterator[Job | None]:
     """A job per message; None for one that is not for us."""
     for entry in event.entry:
         for change in entry.changes:
             number = change.value.metadata.phone_number_id if change.value.metadata else ""
             for raw in change.value.messages:
-                yield _job(number, raw)
+                yield _job(pipeline, number, raw)
 
 
-def _job(number: str, raw: msgspec.Raw) -> Job | None:
+def _job(pipeline: Pipeline, number: str, raw: msgspec.Raw) -> Job | None:
     try:
         message = msgspec.json.decode(raw, type=_Message)
         chat = message.from_ or message.user_id
-        incoming = Incoming(chat=chat, id=message.id, sent_ms=int(message.timestamp[:20]) * 1000)
-        work: Transcribe | ProcessConversation
+        said = {"chat": chat, "id": message.id, "sent_ms": int(message.timestamp[:20]) * 1000}
         if message.audio:
-            stage, work = "transcribe", Transcribe(source=f"whatsapp:{message.audio.id}", message=incoming)
+            stage, content = pipeline.stage("transcribe"), {"source": f"whatsapp:{message.audio.id}"}
         elif message.text:
-            stage, work = "process-conversation", ProcessConversation(message=incoming, text=message.text.body)
+            stage, content = pipeline.stage("process-conversation"), {"text": message.text.body}
         else:
             log.info("a WhatsApp message of type %r was left out: nothing here handles it", message.type)
             return None
-        # What a client's JSON is held against, our own payloads are too: nothing too long or too large.
-        work = msgspec.convert(msgspec.to_builtins(work), type(work))
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        payload = pipeline.payload(stage, {**content, "message": said})
+    except (BadPayload, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         log.warning("a WhatsApp message that cannot be taken was left out: %s", error)
         return None
-    return Job(stage=stage, payload=work, tenant=number, key=f"{number}:{chat}", dedup=message.id)
+    return Job(stage=stage.name, payload=payload, tenant=number, key=f"{number}:{chat}", dedup=message.id)

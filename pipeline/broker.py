@@ -102,6 +102,10 @@ class Broker:
                 span.end()
         return [_added(name, partition, reply) for reply in replies]
 
+    def _places(self, stages: Iterable[Stage]) -> list[tuple[Stage, int]]:
+        """Every partition of these stages."""
+        return [(stage, partition) for stage in stages for partition in range(self.partitions)]
+
     def _partition(self, job: Job) -> int:
         if self.partitions == 1:
             return 0
@@ -112,14 +116,13 @@ class Broker:
 
     async def ensure_groups(self) -> None:
         """Create streams and groups that are missing, from 0: what came before the group is not lost."""
-        for stage in self.pipeline:
-            for partition in range(self.partitions):
-                try:
-                    key = self._keys.stream(stage.name, partition)
-                    await self._wire.command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
-                except ResponseError as error:
-                    if "BUSYGROUP" not in str(error):
-                        raise
+        for stage, partition in self._places(self.pipeline):
+            try:
+                key = self._keys.stream(stage.name, partition)
+                await self._wire.command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
 
     async def fetch(self, stage: str, partition: int, consumer: str, count: int, block_ms: int) -> list[Delivery]:
         """New entries for this consumer; waits up to `block_ms` for the first."""
@@ -147,10 +150,9 @@ class Broker:
 
     async def leave(self, consumer: str) -> None:
         """Forget a consumer wherever it holds nothing."""
-        for stage in self.pipeline:
-            for partition in range(self.partitions):
-                key = self._keys.stream(stage.name, partition)
-                await scripts.leave(self._wire, [key], [GROUP, consumer])
+        for stage, partition in self._places(self.pipeline):
+            key = self._keys.stream(stage.name, partition)
+            await scripts.leave(self._wire, [key], [GROUP, consumer])
 
     # ── finishing; entries of one call lie in one stage and partition ────────────────────────────
 
@@ -159,8 +161,7 @@ class Broker:
         plain: list[bytes] = []
         rest: list[tuple[Delivery, Settled]] = []
         for delivery, settled in done:
-            # A job that failed before has a record saying so, which must not outlive the success.
-            if settled.forwards or stage.keep_results or delivery.attempt > 1:
+            if settled.forwards or _is_remembered(stage, delivery):
                 rest.append((delivery, settled))
             else:
                 plain.append(delivery.entry)
@@ -177,7 +178,7 @@ class Broker:
     async def _settle_rest(self, stage: Stage, partition: int, done: list[tuple[Delivery, Settled]]) -> int:
         targets = list(dict.fromkeys(name for _, settled in done for name, _ in settled.forwards))
         place = {name: index for index, name in enumerate(targets, 1)}
-        args: list[Any] = [GROUP, len(targets), *(f"{name}.{partition}." for name in targets)]
+        args: list[Any] = [GROUP, len(targets), *(str(JobId(name, partition, "")) for name in targets)]
         for delivery, settled in done:
             args += delivery.entry, *self._record(stage, delivery, settled), len(settled.forwards)
             for name, envelope in settled.forwards:
@@ -187,7 +188,7 @@ class Broker:
         return sum(replies)
 
     def _record(self, stage: Stage, delivery: Delivery, settled: Settled) -> tuple[str, bytes, int]:
-        if not stage.keep_results and delivery.attempt == 1:
+        if not _is_remembered(stage, delivery):
             return "", b"", 0
         record = Record(state="completed", attempt=delivery.attempt, at_ms=now_ms(), result=settled.result)
         ttl = stage.keep_results or FAILURE_TTL
@@ -240,26 +241,25 @@ class Broker:
 
     async def dead_letters(self, stages: Iterable[Stage]) -> AsyncIterator[DeadLetter]:
         """The dead letters of some stages, oldest first within each partition."""
-        for stage in stages:
-            for partition in range(self.partitions):
-                key, start = self._keys.dead(stage.name, partition), "-"
-                while page := await self._wire.command("XRANGE", key, start, "+", "COUNT", MOST_PER_CALL):
-                    for letter, fields in page:
-                        yield dead_letter(stage.name, partition, letter, fields)
-                    start = f"({page[-1][0].decode()}"
+        for stage, partition in self._places(stages):
+            key, start = self._keys.dead(stage.name, partition), "-"
+            while page := await self._wire.command("XRANGE", key, start, "+", "COUNT", MOST_PER_CALL):
+                for letter, fields in page:
+                    yield dead_letter(stage.name, partition, letter, fields)
+                start = f"({page[-1][0].decode()}"
 
     async def replay(self, letter: DeadLetter) -> JobId | None:
         """Put a dead letter back with all its tries before it; the new job's id, None where it was gone."""
         buried = JobId.parse(letter.job_id)
         name, partition, _ = buried
         keys = [self._keys.dead(name, partition), self._keys.stream(name, partition)]
-        args = [f"{name}.{partition}.", letter.letter, self._keys.job(buried)]
+        args = [str(JobId(name, partition, "")), letter.letter, self._keys.job(buried)]
         entry: bytes = await scripts.replay(self._wire, keys, args)
         return JobId(name, partition, entry.decode()) if entry else None
 
     async def purge(self, stages: Iterable[Stage]) -> int:
         """Delete the dead letters of some stages for good; returns how many there were."""
-        keys = [self._keys.dead(stage.name, place) for stage in stages for place in range(self.partitions)]
+        keys = [self._keys.dead(stage.name, partition) for stage, partition in self._places(stages)]
         replies = [await self._together([("XLEN", key), ("DEL", key)]) for key in keys]
         return sum(length for length, _ in replies)
 
@@ -267,7 +267,7 @@ class Broker:
 
     async def status(self) -> list[StageStatus]:
         """Depths of every stage, summed over its partitions; read at one moment."""
-        places = [(stage, partition) for stage in self.pipeline for partition in range(self.partitions)]
+        places = self._places(self.pipeline)
         commands: list[tuple[Any, ...]] = []
         for stage, partition in places:
             stream = self._keys.stream(stage.name, partition)
@@ -316,6 +316,11 @@ class Broker:
             if isinstance(reply, RedisError) and not missing_group(reply):
                 raise reply
         return [None if isinstance(reply, RedisError) else reply for reply in replies]
+
+
+def _is_remembered(stage: Stage, delivery: Delivery) -> bool:
+    # A job that failed before has a record saying so, which must not outlive the success.
+    return stage.keep_results > 0 or delivery.attempt > 1
 
 
 def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:

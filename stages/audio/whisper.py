@@ -53,7 +53,7 @@ class WhisperTranscriber:
         self._model: WhisperModel | None = None
 
     async def prepare(self) -> None:
-        """Load the model, and use it once."""
+        """Load the model."""
         await self._in_thread(lambda _: self._loaded())
 
     async def transcribe(self, audio: bytes, language: str | None) -> Transcript:

@@ -46,7 +46,7 @@ async def test_audio_that_is_none_is_buried_with_a_reason_beside_a_good_note(
         audio={"roots": [SAMPLES, tmp_path]},
     )
     adapters = Adapters(settings)
-    pipeline = adapters.pipeline(settings)
+    pipeline = adapters.pipeline()
     connect = connector(settings, pipeline)
     transcribe_only = Pipeline([pipeline.stage("transcribe")])
     async with adapters.opened(), connect() as broker, working(connect, transcribe_only):

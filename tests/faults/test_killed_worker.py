@@ -44,7 +44,7 @@ async def broker(server: str, namespace: str, tmp_path: Path) -> AsyncIterator[B
     settings: Settings = replaced(
         load(environ={}), redis={"url": Secret(server), "namespace": namespace}, data={"folder": tmp_path}
     )
-    async with connector(settings, Adapters(settings).pipeline(settings))() as broker:
+    async with connector(settings, Adapters(settings).pipeline())() as broker:
         yield broker
 
 

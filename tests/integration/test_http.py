@@ -39,7 +39,7 @@ def settings(server: str, namespace: str, tmp_path: Any) -> Settings:
 
 @pytest.fixture
 async def broker(settings: Settings) -> AsyncIterator[Broker]:
-    async with connector(settings, Adapters(settings).pipeline(settings))() as broker:
+    async with connector(settings, Adapters(settings).pipeline())() as broker:
         await broker.ensure_groups()
         yield broker
 
@@ -319,7 +319,7 @@ async def test_a_service_that_lives_and_can_work_says_both(client: Client) -> No
 async def test_a_service_whose_server_is_gone_is_alive_but_not_ready(settings: Settings, tmp_path: Any) -> None:
     gone = replaced(settings, redis={"url": Secret(f"unix://{tmp_path}/gone.sock")})
     async with (
-        connector(gone, Adapters(gone).pipeline(gone))() as broker,
+        connector(gone, Adapters(gone).pipeline())() as broker,
         TestClient(TestServer(build_app(broker, gone))) as client,
     ):
         assert (await client.get("/healthz")).status == 200
