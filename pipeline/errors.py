@@ -5,6 +5,11 @@ RiachoError
 │   ├── UnknownStage
 │   ├── BadPayload
 │   └── BadJobId
+├── Refused                a stage takes nothing in now; `refusal` says why, how deep it is, how long to wait
+│   ├── StageFull          its high-water mark is reached
+│   ├── StageDraining      somebody drains it
+│   └── ServerFull         the server's memory is nearly used up
+├── JobUnknown             no such job, or it is finished and no longer remembered
 ├── ServerUnavailable      Redis cannot be reached, or went away
 ├── ServerUnsuitable       Redis answers, but cannot be used as it is
 ├── DataFolderInUse        another embedded server runs on the same folder
@@ -15,6 +20,10 @@ RiachoError
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.message import Refusal
 
 
 class RiachoError(Exception):
@@ -35,6 +44,30 @@ class BadPayload(BadInput):
 
 class BadJobId(BadInput):
     """Not of the form `<stage>.<partition>.<entry id>`."""
+
+
+class Refused(RiachoError):
+    """A job that a stage did not take. `refusal.wait` is when to try again, in seconds."""
+
+    def __init__(self, message: str, refusal: "Refusal") -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class StageFull(Refused):
+    """The stage is at its high-water mark."""
+
+
+class StageDraining(Refused):
+    """The stage is being drained: it finishes what it has and takes nothing in."""
+
+
+class ServerFull(Refused):
+    """The server's memory is nearly used up."""
+
+
+class JobUnknown(RiachoError):
+    """No such job, or it is finished and no longer remembered."""
 
 
 class ServerUnavailable(RiachoError):

@@ -1,126 +1,226 @@
 """One job as a pipe of named steps: decode → admit → call → seal; whatever happens ends in a value."""
 
 import asyncio
+import functools
 import logging
 import math
 import time
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
+from redis.exceptions import RedisError
 
 from pipeline import telemetry
-from pipeline.errors import BadInput, Permanent, RetryLater
-from pipeline.message import Delivery, Envelope, seal, unseal
-from pipeline.outcome import Bury, Done, Ending, Outcome, Retry, Settled
+from pipeline.broker import Broker
+from pipeline.errors import BadInput, Permanent, RetryLater, ServerUnavailable
+from pipeline.keys import LIMITED
+from pipeline.message import Delivery, Envelope, opener, seal
+from pipeline.outcome import Bury, Done, Ending, Outcome, Retry, Settled, Throttled
 from pipeline.retry import RetryPolicy
-from pipeline.stage import Context, Pipeline, Stage
+from pipeline.stage import Context, Stage
 
 log = logging.getLogger(__name__)
 
 ERROR_LIMIT = 500  # characters of an exception kept with the job
 RESULT_LIMIT = 1_048_576  # bytes of a result: it lies in Redis' memory
-TIMEOUT_PRECISION = 0.05  # seconds between looks for handlers over their time
 LONGEST_WAIT = 366 * 86_400.0  # seconds before another try
 
-NOTHING = Settled(msgspec.Raw(b"\xc0"))  # most jobs end in it
+NIL = msgspec.Raw(b"\xc0")
+NOTHING = Settled(NIL)  # most jobs end in it
+CANCELLED = Settled(NIL, cancelled=True)
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
+class Slot:
+    """What a running handler can be interrupted by: the task it runs in, and when its time is over."""
+
+    __slots__ = ("deadline", "delivery", "interrupts", "late", "task", "timeout")
+
+    def __init__(self, task: "asyncio.Task[Any]") -> None:
+        self.task = task
+        self.delivery: Delivery | None = None  # of a batch it is none
+        self.timeout = math.inf  # seconds
+        self.deadline = math.inf  # on the monotonic clock
+        self.late = False
+        self.interrupts = 0
+
+    def begin(self, timeout: float, delivery: Delivery | None = None) -> None:
+        """A handler is about to run."""
+        self.delivery, self.timeout, self.deadline = delivery, timeout, time.monotonic() + timeout
+
+    def interrupt(self) -> None:
+        """Cancel the handler; the slot goes on."""
+        self.interrupts += 1
+        self.task.cancel()
+
+    def check(self, now: float) -> bool:
+        """Interrupt a handler that is over its time; says whether it was."""
+        if self.deadline >= now or self.late:
+            return False
+        self.late = True
+        self.interrupt()
+        return True
+
+    def clear(self) -> None:
+        """The handler is through: the next one starts with a clean slate."""
+        self.deadline, self.delivery = math.inf, None
+        while self.interrupts:
+            self.interrupts -= 1
+            self.task.uncancel()
+        self.late = False
 
 
 class Executor:
     """Runs handlers. `run` never raises, except that a cancelled run is cancelled."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        decoder = msgspec.msgpack.Decoder
-        self._pipeline = pipeline
+    def __init__(self, broker: Broker, consumer: str) -> None:
+        self._pipeline = broker.pipeline
+        self._throttle = broker.throttle
+        self._report = functools.partial(broker.progress, consumer)
         self._traced = telemetry.enabled()
-        self._deadlines: dict[asyncio.Task[Any], float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
-        self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
-            stage.name: decoder(stage.payload) for stage in pipeline
+        self._open: dict[str, Callable[[bytes], Envelope[Any]]] = {
+            stage.name: opener(stage.payload) for stage in broker.pipeline
         }
 
-    async def run(self, stage: Stage, delivery: Delivery) -> Ending:
+    async def run(self, stage: Stage, delivery: Delivery, slot: Slot) -> Ending:
         """How one delivery ended."""
-        try:
-            envelope = unseal(delivery.body)
-            payload = self._decoders[stage.name].decode(envelope.payload)
-        except ValueError as error:
-            return Bury(f"cannot be read: {error}")
-        policy = envelope.retry or stage.retry
-        if delivery.attempt > policy.attempts:
-            return Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
+        envelope = self._decode(stage, delivery)
+        if not isinstance(envelope, Envelope):
+            return envelope
+        if stage.rates is not None and (wait := await self._admit(stage, delivery, envelope)):
+            return wait
         if self._traced:
             with telemetry.process(stage, delivery, envelope) as span:
                 delivery.trace = telemetry.traceparent(span)
-                outcome = await self._call(stage, delivery, envelope, payload)
-                ending = self._seal(stage, delivery, policy, outcome)
+                ending = await self._call(stage, delivery, envelope, slot)
                 telemetry.ended(span, ending)
                 return ending
         delivery.trace = envelope.trace  # what others trace stays one trace
-        return self._seal(stage, delivery, policy, await self._call(stage, delivery, envelope, payload))
+        return await self._call(stage, delivery, envelope, slot)
 
-    async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope, payload: object) -> Outcome:
-        context = Context(delivery, envelope)
-        timeout = envelope.timeout or stage.timeout
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._deadlines[task] = time.monotonic() + timeout
+    async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
+        slot.begin(envelope.timeout or stage.timeout, delivery)
         try:
-            returned = await stage.handler(context, payload)
-        except Permanent as error:
-            return Bury(_message(error))
-        except RetryLater as error:
-            return Retry(error.seconds, _message(error), counts=False)
-        except asyncio.CancelledError as error:
-            late = task in self._late
-            if task.cancelling() > late:
-                raise
-            # Else we cancelled it for its time, or it cancelled itself.
-            return Retry(math.nan, f"took longer than {timeout:g} s" if late else _said(error))
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as error:  # a handler may raise anything, and must not end its slot
-            log.debug("handler failed", exc_info=True)
-            return Retry(math.nan, _said(error))
+            returned = await _outcome(stage, Context(delivery, envelope, self._report), envelope.payload, slot)
         finally:
-            del self._deadlines[task]
-            if task in self._late:
-                self._late.discard(task)
-                task.uncancel()  # the slot goes on, and its next handler starts with a clean slate
-        return returned if isinstance(returned, Outcome) else Done(returned)
+            slot.clear()
+        return NOTHING if returned is None else self._seal(stage, delivery, envelope, returned)
 
-    async def run_once(self) -> int:
-        """Cancel the handlers that are over their time; returns how many.
+    async def run_batch(self, stage: Stage, deliveries: Sequence[Delivery], slot: Slot) -> list[Ending]:
+        """How each delivery of a batch ended. The batch may take as long as its most patient job."""
+        endings: dict[int, Ending] = {}
+        ready: dict[int, Envelope[Any]] = {}
+        for index, delivery in enumerate(deliveries):
+            envelope = self._decode(stage, delivery)
+            if isinstance(envelope, Envelope):
+                envelope = await self._admit(stage, delivery, envelope) or envelope
+            if isinstance(envelope, Envelope):
+                ready[index] = envelope
+            else:
+                endings[index] = envelope
+        if ready:
+            returned = await self._run_together(stage, [deliveries[index] for index in ready], ready, slot)
+            for (index, envelope), one in zip(ready.items(), returned, strict=True):
+                endings[index] = self._seal(stage, deliveries[index], envelope, one)
+        return [endings[index] for index in range(len(deliveries))]
 
-        One look at all of them now and then costs far less than a timer for each.
-        """
-        now = time.monotonic()
-        late = [task for task, deadline in self._deadlines.items() if deadline < now and task not in self._late]
-        for task in late:
-            self._late.add(task)
-            task.cancel()
-        return len(late)
+    async def _run_together(
+        self, stage: Stage, deliveries: list[Delivery], envelopes: dict[int, Envelope[Any]], slot: Slot
+    ) -> Sequence[Any]:
+        slot.begin(max(envelope.timeout or stage.timeout for envelope in envelopes.values()))
+        with telemetry.process_batch(stage, list(envelopes.values()), enabled=self._traced):
+            contexts = [
+                Context(delivery, envelope, self._report)
+                for delivery, envelope in zip(deliveries, envelopes.values(), strict=True)
+            ]
+            payloads = [envelope.payload for envelope in envelopes.values()]
+            try:
+                returned = await _outcome(stage, contexts, payloads, slot)
+            finally:
+                slot.clear()
+        if isinstance(returned, Retry | Bury):
+            return [returned] * len(payloads)
+        if not isinstance(returned, list | tuple) or len(returned) != len(payloads):
+            error = f"the handler of a batch of {len(payloads)} has to return a list of as many, not {returned!r}"
+            return [Retry(math.nan, error)] * len(payloads)
+        return returned
 
-    def _seal(self, stage: Stage, delivery: Delivery, policy: RetryPolicy, outcome: Outcome) -> Ending:
+    def _decode(self, stage: Stage, delivery: Delivery) -> Envelope[Any] | Ending:
+        """A delivery's envelope, if it is to be run."""
+        if delivery.unwanted:
+            return CANCELLED
+        try:
+            envelope = self._open[stage.name](delivery.body)
+        except ValueError as error:
+            return Bury(f"cannot be read: {error}")
+        if delivery.attempt > (envelope.retry or stage.retry).attempts:
+            return Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
+        return envelope
+
+    async def _admit(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any]) -> Ending | None:
+        """Take a token from the job's buckets; what to do instead of running it where there is none."""
+        if stage.rates is None or delivery.since == LIMITED:  # it waited for its token
+            return None
+        try:
+            limits = stage.rates(envelope.payload)
+            wait = await self._throttle(limits) if limits else 0
+        except (ServerUnavailable, RedisError) as error:
+            return Retry(1.0, _said(error), counts=False)
+        except Exception as error:  # noqa: BLE001 - a handler's own code
+            return self._seal(stage, delivery, envelope, Retry(math.nan, _said(error)))
+        return Throttled(wait) if wait else None
+
+    def _seal(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], returned: object) -> Ending:
         """The outcome as it is written; one that cannot be written is buried."""
+        outcome = returned if isinstance(returned, Outcome) else Done(returned)
+        if delivery.unwanted and not isinstance(outcome, Done):
+            return CANCELLED
         match outcome:
             case Retry():
+                policy = envelope.retry or stage.retry
                 return _again(delivery, policy, msgspec.structs.replace(outcome, error=_clean(outcome.error)))
             case Bury(reason, error):
                 return Bury(_clean(reason), _clean(error))
             case Done(None, ()):
                 return NOTHING
-            case Done(result, forward):
-                try:
-                    for job in forward:
-                        self._pipeline.check(job)
-                    forwards = tuple((job.stage, seal(job, trace=delivery.trace)) for job in forward)
-                    encoded = _encode(result) if stage.keep_results else b"\xc0"
-                except (BadInput, TypeError, ValueError, OverflowError, RecursionError) as error:
-                    return Bury("what its handler returned cannot be written", _clean(_said(error)))
+            case Done():
+                return self._write(stage, delivery, outcome)
+
+    def _write(self, stage: Stage, delivery: Delivery, done: Done) -> Ending:
+        try:
+            forwards = tuple(
+                (job.stage, seal(job, delivery.trace), target.account(job.tenant), int(job.delay * 1000))
+                for job in done.forward
+                for target in (self._pipeline.check(job),)
+            )
+            encoded = _encode(done.result) if stage.keep_results else NIL
+        except (BadInput, TypeError, ValueError, OverflowError, RecursionError) as error:
+            return Bury("what its handler returned cannot be written", _clean(_said(error)))
         if len(encoded) > RESULT_LIMIT:
             return Bury(f"its result of {len(encoded):,} bytes is over the limit of {RESULT_LIMIT:,}")
         return Settled(msgspec.Raw(encoded), forwards)
+
+
+async def _outcome(stage: Stage, context: Any, payload: Any, slot: Slot) -> Any:
+    """What a handler returned, or what its exception says; NaN stands for the policy's backoff."""
+    try:
+        return await stage.handler(context, payload)
+    except Permanent as error:
+        return Bury(_message(error))
+    except RetryLater as error:
+        return Retry(error.seconds, _message(error), counts=False)
+    except asyncio.CancelledError as error:
+        if slot.task.cancelling() > slot.interrupts:
+            raise
+        # Else we interrupted it, or it cancelled itself.
+        return Retry(math.nan, f"took longer than {slot.timeout:g} s" if slot.late else _said(error))
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # a handler may raise anything, and must not end its slot
+        log.debug("handler failed", exc_info=True)
+        return Retry(math.nan, _said(error))
 
 
 def _again(delivery: Delivery, policy: RetryPolicy, asked: Retry) -> Retry | Bury:

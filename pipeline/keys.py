@@ -1,5 +1,8 @@
 """Every key in Redis. All keys of one partition share a hash tag, so one script may touch them together."""
 
+from functools import cache
+from typing import NamedTuple
+
 from pipeline.message import JobId
 
 GROUP = b"riacho"
@@ -7,6 +10,22 @@ GROUP = b"riacho"
 # Pseudo-consumers that own parked entries; the scripts know them by the '~'.
 RETRYING = b"~retry"
 RELEASED = b"~released"
+LIMITED = b"~limited"
+
+
+class Place(NamedTuple):
+    """The keys of one stage's partition, in the order in which the scripts take them (lua/prelude.lua)."""
+
+    stream: str  # STREAM: the stage's entries; deleted when settled, so its length is the unfinished work
+    due: str  # ZSET: parked entry ids by the ms they are due
+    delays: str  # ZSET: ids of delayed jobs by the ms they are due
+    later: str  # HASH: by id, jobs that are not in the stream yet: delayed, or held back for their tenant
+    tenants: str  # HASH: how many entries of each tenant are in the stream, where the stage limits that
+    control: str  # HASH: `paused` (the id the group had come to), `draining`
+    cancelled: str  # SET with a TTL: entries to be cancelled by whoever holds them
+    flow: str  # STRING with a TTL: when the stage last refused a job, and how many it had finished by then
+    held: str  # prefix of a LIST per tenant: ids of its jobs that are held back, first come first
+    job: str  # prefix of a HASH per job, with a TTL: `record`, `next`, `at`, `progress`; also a channel
 
 
 class Keys:
@@ -14,26 +33,39 @@ class Keys:
 
     def __init__(self, namespace: str = "riacho") -> None:
         self._namespace = namespace
+        self.place = cache(self._place)  # asked for in every call
+        self.signals = f"{{{namespace}}}:signals"  # channel: what workers have to be told at once
+
+    def _place(self, stage: str, partition: int) -> Place:
+        def key(kind: str) -> str:
+            return self._key(partition, kind, stage)
+
+        prefixes = ("held", "job")
+        return Place(*(key(kind) + ":" * (kind in prefixes) for kind in Place._fields))
 
     def _key(self, partition: int, kind: str, name: str) -> str:
         return f"{{{self._namespace}:{partition}}}:{kind}:{name}"
 
     def stream(self, stage: str, partition: int) -> str:
-        """STREAM: the stage's entries; deleted when settled, so its length is the unfinished work."""
-        return self._key(partition, "stream", stage)
-
-    def due(self, stage: str, partition: int) -> str:
-        """ZSET: parked entry ids by the ms they are due."""
-        return self._key(partition, "due", stage)
+        """The stage's entries."""
+        return self.place(stage, partition).stream
 
     def dead(self, stage: str, partition: int) -> str:
         """STREAM: dead letters (`id`, `e` envelope, `record`)."""
         return self._key(partition, "dead", stage)
 
     def job(self, job: JobId) -> str:
-        """HASH with a TTL: `record`, and `next`, the ids it was handed on to."""
-        return self._key(job.partition, "job", f"{job.stage}:{job.entry}")
+        """What is remembered of a job."""
+        return self.place(job.stage, job.partition).job + job.entry
 
     def dedup(self, stage: str, partition: int, dedup: str) -> str:
         """STRING with a TTL: the entry id first added under this dedup id."""
         return self._key(partition, "dedup", f"{stage}:{dedup}")
+
+    def bucket(self, name: str) -> str:
+        """STRING with a TTL: the time, in ms, up to which a rate limit's tokens are given out."""
+        return f"{{{self._namespace}:limits}}:bucket:{name}"
+
+    def slot(self, host: str, number: int) -> str:
+        """STRING with a TTL: which process goes by this consumer name."""
+        return f"{{{self._namespace}:slots}}:slot:{host}:{number}"

@@ -1,17 +1,19 @@
 """What one worker holds of one stage."""
 
 import asyncio
+import functools
+import time
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from pipeline.executor import Executor
+from pipeline.executor import Executor, Slot
 from pipeline.message import Delivery
-from pipeline.outcome import Retry
+from pipeline.outcome import Ending, Retry, Throttled
 from pipeline.settler import Settler
-from pipeline.stage import Stage
+from pipeline.stage import Batch, Stage
 
-# A slot whose handlers never wait lets the rest of the worker run after so many entries.
-ENTRIES_A_TURN = 64
+# A slot whose handlers never wait lets the rest of the worker run after so many seconds.
+LONGEST_TURN = 0.002
 MOST_UNSETTLED = 2000
 
 
@@ -21,9 +23,9 @@ class Lane:
     Every entry in `held` is this worker's to finish, and its lease to renew. Never holds more than its slots
     and the prefetch have room for: who fetches has to reserve first.
 
-    Slots are tasks that run one entry after the other, as many as the stage's concurrency. A slot that takes an
-    entry and leaves others wakes one more slot: handlers that wait fill all slots, those that don't are run
-    through by one, without a task or a turn of the loop for each.
+    Slots are tasks that run one entry (or batch) after the other, as many as the stage's concurrency. A slot that
+    leaves entries behind has one more slot woken in the loop's next turn: handlers that wait fill all slots, those
+    that don't are run through by one, without a task or a turn of the loop for each.
     """
 
     def __init__(self, stage: Stage, executor: Executor, settler: Settler) -> None:
@@ -32,21 +34,22 @@ class Lane:
         self._executor = executor
         self._settler = settler
         self._ready: deque[Delivery] = deque()
-        self._slots: set[asyncio.Task[None]] = set()
+        self._slots: dict[asyncio.Task[None], Slot] = {}
         self._idle: list[asyncio.Future[None]] = []
+        self._waking = False
+        self._arrival = asyncio.Event()  # a batch that is not full waits for it
         self._running = 0
         self._cut_off: list[Delivery] = []
         self._changed = asyncio.Event()
         self._reserved = 0
-        self._most_held = stage.concurrency + stage.prefetch + MOST_UNSETTLED
+        self._capacity = stage.at_once + stage.prefetch
         self._closed = False
 
     def room(self) -> int:
         """How many more entries may be reserved; none once closed."""
         if self._closed:
             return 0
-        taken = self._running + len(self._ready) + self._reserved
-        return self.stage.concurrency + self.stage.prefetch - taken
+        return self._capacity - self._running - len(self._ready) - self._reserved
 
     def unfinished(self) -> int:
         """How many entries are held: not settled yet, whether they ran or not."""
@@ -64,7 +67,7 @@ class Lane:
     def _worth_a_fetch(self) -> bool:
         half_used = len(self._ready) <= self.stage.prefetch // 2
         # What ran but is not settled yet has a bound too: a server that settles slowly is not read from faster.
-        return half_used and self.room() > 0 and self.unfinished() < self._most_held
+        return half_used and self.room() > 0 and self.unfinished() < self._capacity + MOST_UNSETTLED
 
     def accept(self, deliveries: Iterable[Delivery], reserved: int) -> None:
         """Take in what came of a reservation, which is then over."""
@@ -78,17 +81,38 @@ class Lane:
                 held[delivery.entry] = delivery
                 self._ready.append(delivery)
         self._wake_a_slot()
+        self._arrival.set()
         self._changed.set()
+
+    def cancel(self, partition: int, entry: bytes) -> None:
+        """Have an entry's handler stop, or never start."""
+        delivery = self.held[partition].get(entry)
+        if delivery is None or delivery.unwanted:
+            return
+        delivery.unwanted = True
+        for slot in self._slots.values():
+            if slot.delivery is delivery:
+                slot.interrupt()
+
+    async def run_once(self) -> int:
+        """Interrupt the handlers that are over their time; returns how many.
+
+        One look at all of them now and then costs far less than a timer for each.
+        """
+        now = time.monotonic()
+        return sum(slot.check(now) for slot in self._slots.values())
 
     def close(self) -> None:
         """Take nothing in and start nothing any more."""
         self._closed = True
+        self._arrival.set()
         self._changed.set()
 
     def take_unstarted(self) -> list[Delivery]:
         """Everything fetched but not started, which is then no longer held."""
-        unstarted = [self._drop(delivery) for delivery in self._ready]
+        unstarted = list(self._ready)
         self._ready.clear()
+        self.let_go(unstarted)
         return unstarted
 
     async def drain(self, grace: float) -> list[Delivery]:
@@ -103,58 +127,102 @@ class Lane:
                     await self._changed.wait()
         except TimeoutError:
             pass
-        for slot in self._slots:
-            slot.cancel()
+        for task in self._slots:
+            task.cancel()
         if self._slots:
             await asyncio.wait(self._slots, timeout=1)
-        return [self._drop(delivery) for delivery in self._cut_off]
+        self.let_go(self._cut_off)
+        return self._cut_off
+
+    def let_go(self, deliveries: Iterable[Delivery]) -> None:
+        """These are settled, or another's: nobody has to finish them here any more."""
+        for delivery in deliveries:
+            held = self.held[delivery.partition]
+            if held.get(delivery.entry) is delivery:
+                del held[delivery.entry]
+        self._changed.set()
 
     def _wake_a_slot(self) -> None:
+        self._waking = False
         if self._closed or not self._ready:
             return
         if self._idle:
             self._idle.pop().set_result(None)
         elif len(self._slots) < self.stage.concurrency:
-            slot = asyncio.create_task(self._slot())
-            self._slots.add(slot)
-            slot.add_done_callback(self._slots.discard)
+            task = asyncio.create_task(self._run_slot())
+            self._slots[task] = Slot(task)
+            task.add_done_callback(self._slots.pop)
 
-    async def _slot(self) -> None:
-        loop, turn = asyncio.get_running_loop(), 0
+    async def _run_slot(self) -> None:
+        loop = asyncio.get_running_loop()
+        slot = self._slots[asyncio.current_task()]  # type: ignore[index]
+        work = functools.partial(self._work_batch, self.stage.batch) if self.stage.batch else self._work
+        turn_over = time.monotonic() + LONGEST_TURN
         while True:
             while self._ready and not self._closed:
-                await self._work(self._ready.popleft())
-                turn += 1
-                if turn % ENTRIES_A_TURN == 0:
+                await work(slot)
+                if time.monotonic() > turn_over:
                     await asyncio.sleep(0)
+                    turn_over = time.monotonic() + LONGEST_TURN
             idle = loop.create_future()
             self._idle.append(idle)
             await idle
 
-    async def _work(self, delivery: Delivery) -> None:
+    def _take(self) -> Delivery:
+        delivery = self._ready.popleft()
+        if self._ready and not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._wake_a_slot)
+        return delivery
+
+    async def _work(self, slot: Slot) -> None:
+        delivery = self._take()
         self._running += 1
-        if self._ready:
-            self._wake_a_slot()
         try:
-            ending = await self._executor.run(self.stage, delivery)
-            delivery.parked = isinstance(ending, Retry)
-            self._settler.put(self.stage, delivery, ending, self._settled)
-        except asyncio.CancelledError:
-            self._cut_off.append(delivery)
-            raise
-        except BaseException:
-            self._drop(delivery)  # nobody is going to finish it here: let its lease end
+            self._hand_over(delivery, await self._executor.run(self.stage, delivery, slot))
+        except BaseException as error:
+            self._leave([delivery], error)
             raise
         finally:
             self._running -= 1
+            if not self._running or len(self._ready) <= self.stage.prefetch // 2:
+                self._changed.set()
+
+    async def _work_batch(self, batching: Batch, slot: Slot) -> None:
+        batch = await self._gather(batching)
+        self._running += len(batch)
+        try:
+            endings = await self._executor.run_batch(self.stage, batch, slot)
+            for delivery, ending in zip(batch, endings, strict=True):
+                self._hand_over(delivery, ending)
+        except BaseException as error:
+            self._leave(batch, error)
+            raise
+        finally:
+            self._running -= len(batch)
             self._changed.set()
 
-    def _settled(self, delivery: Delivery) -> None:
-        self._drop(delivery)
-        self._changed.set()
+    async def _gather(self, batch: Batch) -> Sequence[Delivery]:
+        """What is ready, once there is enough of it or the first waited long enough."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + batch.wait
+        while len(self._ready) < batch.size and loop.time() < end and not self._closed:
+            self._arrival.clear()
+            try:
+                await asyncio.wait_for(self._arrival.wait(), end - loop.time())
+            except TimeoutError:
+                break
+        if self._closed:
+            return []
+        return [self._take() for _ in range(min(len(self._ready), batch.size))]
 
-    def _drop(self, delivery: Delivery) -> Delivery:
-        held = self.held[delivery.partition]
-        if held.get(delivery.entry) is delivery:
-            del held[delivery.entry]
-        return delivery
+    def _hand_over(self, delivery: Delivery, ending: Ending) -> None:
+        delivery.parked = isinstance(ending, Retry | Throttled)
+        self._settler.put(self, delivery, ending)
+
+    def _leave(self, deliveries: Sequence[Delivery], error: BaseException) -> None:
+        """What was cut off is handed back; else nobody is going to finish it here: let its lease end."""
+        if isinstance(error, asyncio.CancelledError):
+            self._cut_off += deliveries
+        else:
+            self.let_go(deliveries)

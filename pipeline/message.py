@@ -2,7 +2,8 @@
 
 import re
 import time
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -13,7 +14,7 @@ WIRE_VERSION = 1
 
 JOB_ID = re.compile(r"([^.]{1,200})\.(\d{1,5})\.(\d{1,20})-(\d{1,20})", re.ASCII)
 
-State = Literal["waiting", "active", "retrying", "completed", "failed"]
+State = Literal["delayed", "waiting", "active", "retrying", "completed", "failed", "cancelled"]
 
 
 def now_ms() -> int:
@@ -26,7 +27,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` orders and places: jobs of one key lie in one partition. `dedup` is an id under which the stage
     takes the job once (for the stage's dedup time); empty means no check. `retry` and `timeout` (seconds)
-    stand in for the stage's own.
+    stand in for the stage's own. `delay` (seconds) is how long the job waits before anybody may run it.
     """
 
     stage: str
@@ -34,15 +35,19 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
     key: str = ""
     dedup: str = ""
+    delay: float = 0.0
     retry: RetryPolicy | None = None
     timeout: float | None = None
 
 
-class Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
+P = TypeVar("P")
+
+
+class Envelope(msgspec.Struct, Generic[P], array_like=True, frozen=True, gc=False):
     """The wire message, a MessagePack array. New fields go to the end with a default; types never change."""
 
     version: int
-    payload: msgspec.Raw
+    payload: P
     tenant: str
     key: str
     enqueued_ms: int
@@ -72,8 +77,9 @@ class JobId(NamedTuple):
 class Delivery(msgspec.Struct, gc=False):
     """One entry handed to this worker.
 
-    `attempt` counts deliveries, this one included. `trace` is the traceparent of the try, once it ran;
-    `parked` says that it ended in another try later.
+    `attempt` counts deliveries, this one included. `origin` is the id of a job that got one before it was in the
+    stream; `since` is the consumer it was taken from. `trace` is the traceparent of the try, once it ran; `parked`
+    says that it ended in another try later, `unwanted` that somebody cancelled it.
     """
 
     stage: str
@@ -81,12 +87,20 @@ class Delivery(msgspec.Struct, gc=False):
     entry: bytes
     body: bytes
     attempt: int
+    origin: bytes = b""
+    since: bytes = b""
     trace: str = ""
     parked: bool = False
+    unwanted: bool = False
 
     @property
     def id(self) -> JobId:
-        return JobId(self.stage, self.partition, self.entry.decode())
+        return JobId(self.stage, self.partition, self.job.decode())
+
+    @property
+    def job(self) -> bytes:
+        """The job's id within its stage's partition."""
+        return self.origin or self.entry
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,28 +114,40 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str = ""
 
 
+class Refusal(NamedTuple):
+    """Why a stage takes nothing in: it is full, draining, or the server's memory is.
+
+    `depth` is its unfinished jobs; `wait` is when to try again, in seconds (0: that is not known).
+    """
+
+    reason: Literal["full", "draining", "memory"]
+    depth: int
+    wait: float
+
+
 class Added(NamedTuple):
-    """The answer to one job offered: an id, or None where the stage is full."""
+    """The answer to one job offered: an id, or why there is none."""
 
     id: JobId | None
     duplicate: bool = False
+    refusal: Refusal | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Envelope).decode
+_decode = msgspec.msgpack.Decoder(Envelope[msgspec.Raw]).decode
 encode_record = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(Record).decode
 
 
-def seal(job: Job, *, trace: str = "") -> bytes:
+def seal(job: Job, trace: str = "") -> bytes:
     """Put a job into its envelope."""
-    payload = msgspec.Raw(_encode(job.payload))
-    envelope = Envelope(WIRE_VERSION, payload, job.tenant, job.key, now_ms(), trace, job.retry, job.timeout)
-    return _encode(envelope)
+    return _encode(
+        Envelope(WIRE_VERSION, job.payload, job.tenant, job.key, now_ms(), trace, job.retry, job.timeout)
+    )
 
 
-def unseal(body: bytes) -> Envelope:
-    """Read an envelope. Raises ValueError saying what is wrong with the bytes."""
+def unseal(body: bytes) -> Envelope[msgspec.Raw]:
+    """Read an envelope, its payload left as it is. Raises ValueError saying what is wrong with the bytes."""
     try:
         envelope = _decode(body)
     except (ValueError, RecursionError) as error:  # bad UTF-8 in a string is no DecodeError
@@ -129,3 +155,21 @@ def unseal(body: bytes) -> Envelope:
     if envelope.version != WIRE_VERSION:
         raise ValueError(f"envelope version {envelope.version}; this worker reads version {WIRE_VERSION}")
     return envelope
+
+
+def opener(payload: type[P]) -> Callable[[bytes], Envelope[P]]:
+    """Makes a reader of envelopes with payloads of this type, in one go. It raises ValueError as `unseal` does."""
+    decode = msgspec.msgpack.Decoder(Envelope[payload]).decode  # type: ignore[valid-type]
+    decode_payload = msgspec.msgpack.Decoder(payload).decode
+
+    def read(body: bytes) -> Envelope[P]:
+        try:
+            envelope = decode(body)
+        except (ValueError, RecursionError):
+            decode_payload(unseal(body).payload)  # says more exactly what is wrong
+            raise
+        if envelope.version != WIRE_VERSION:
+            unseal(body)
+        return envelope
+
+    return read

@@ -22,6 +22,12 @@ class Retry(msgspec.Struct, frozen=True):
     counts: bool = True
 
 
+class Throttled(msgspec.Struct, frozen=True):
+    """Not run yet: there will be a token for it, its own, in `after` seconds."""
+
+    after: float
+
+
 class Bury(msgspec.Struct, frozen=True):
     """To the dead letters. `reason` is for a person, `error` for who has to mend it."""
 
@@ -33,11 +39,13 @@ Outcome = Done | Retry | Bury
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
-    """`Done`, ready to be written: the result in MessagePack, each forward as its stage and envelope."""
+    """`Done`, ready to be written: the result in MessagePack, each forward as its stage, envelope, tenant and
+    delay in ms. Or the end of a job that somebody cancelled."""
 
     result: msgspec.Raw
-    forwards: tuple[tuple[str, bytes], ...] = ()
+    forwards: tuple[tuple[str, bytes, str, int], ...] = ()
+    cancelled: bool = False
 
 
 # What the executor gives to the settler.
-Ending = Settled | Retry | Bury
+Ending = Settled | Retry | Throttled | Bury

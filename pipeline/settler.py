@@ -2,22 +2,33 @@
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
 from pipeline.broker import MOST_PER_CALL, Broker
 from pipeline.errors import ServerUnavailable
 from pipeline.message import Delivery
-from pipeline.outcome import Bury, Ending, Retry, Settled
+from pipeline.outcome import Bury, Ending, Retry, Settled, Throttled
 from pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
 
 
-# Stage, delivery, how it ended, and whom to tell when that is written; a plain tuple, as there is one a job.
-_Item = tuple[Stage, Delivery, Ending, Callable[[Delivery], object]]
+class Holder(Protocol):
+    """Who holds deliveries until they are settled: a lane."""
+
+    stage: Stage
+
+    def let_go(self, deliveries: Iterable[Delivery]) -> None:
+        """These outcomes are written, or were found to be another's."""
+
+
+Ended = tuple[Delivery, Ending]
+# Whose delivery ended, and how; a plain tuple, as there is one a job.
+_Item = tuple[Holder, Delivery, Ending]
 
 
 class Settler:
@@ -35,11 +46,17 @@ class Settler:
         self._waiting: list[_Item] = []
         self._wake = asyncio.Event()
         self._closing = False
+        self._writers: dict[type[Ending], tuple[str, Callable[..., Awaitable[list[bool]]]]] = {
+            Retry: ("retried", broker.retry),
+            Throttled: ("throttled", broker.throttled),
+            Bury: ("buried", broker.bury),
+        }
 
-    def put(self, stage: Stage, delivery: Delivery, ending: Ending, settled: Callable[[Delivery], object]) -> None:
-        """Queue an outcome; `settled` is called once it is written, or found to be another's."""
-        self._waiting.append((stage, delivery, ending, settled))
-        self._wake.set()
+    def put(self, holder: Holder, delivery: Delivery, ending: Ending) -> None:
+        """Queue an outcome; its holder is told when it is written."""
+        if not self._waiting:
+            self._wake.set()
+        self._waiting.append((holder, delivery, ending))
 
     async def run(self) -> None:
         """Write until closed and empty."""
@@ -59,48 +76,35 @@ class Settler:
         pause = 0.05
         while True:
             try:
-                await self._write(batch)
+                return await self._write(batch)
             except (ServerUnavailable, RedisError) as error:
                 log.warning("outcomes of %d jobs wait to be written: %s", len(batch), error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
-            else:
-                break
-        for _, delivery, _, settled in batch:
-            settled(delivery)
 
     async def _write(self, batch: list[_Item]) -> None:
-        groups: dict[tuple[str, int], list[_Item]] = {}
-        for item in batch:
-            groups.setdefault((item[0].name, item[1].partition), []).append(item)
+        groups: dict[tuple[Holder, int], list[Ended]] = defaultdict(list)
+        for holder, delivery, ending in batch:
+            groups[holder, delivery.partition].append((delivery, ending))
         calls = [
-            self._write_group(group[start : start + MOST_PER_CALL])
-            for group in groups.values()
+            self._write_group(holder.stage, partition, group[start : start + MOST_PER_CALL])
+            for (holder, partition), group in groups.items()
             for start in range(0, len(group), MOST_PER_CALL)
         ]
         await asyncio.gather(*calls)
+        for (holder, _), group in groups.items():
+            holder.let_go(delivery for delivery, _ in group)
 
-    async def _write_group(self, group: list[_Item]) -> None:
-        stage, partition = group[0][0], group[0][1].partition
-        done: list[tuple[Delivery, Settled]] = []
-        failed: list[tuple[Delivery, Retry]] = []
-        dead: list[tuple[Delivery, Bury]] = []
-        for _, delivery, ending, _ in group:
-            match ending:
-                case Settled():
-                    done.append((delivery, ending))
-                case Retry():
-                    failed.append((delivery, ending))
-                case Bury():
-                    dead.append((delivery, ending))
-        if done:
+    async def _write_group(self, stage: Stage, partition: int, group: list[Ended]) -> None:
+        kinds: dict[type[Ending], list[Any]] = defaultdict(list)
+        for ended in group:
+            kinds[type(ended[1])].append(ended)
+        if done := kinds.pop(Settled, None):
             self._count("settled", len(done), await self._broker.settle(stage, partition, done))
-        if failed:
-            mine = await self._broker.retry(stage, partition, self._consumer, failed)
-            self._count("retried", len(failed), sum(mine))
-        if dead:
-            mine = await self._broker.bury(stage, partition, self._consumer, dead)
-            self._count("buried", len(dead), sum(mine))
+        for kind, rest in kinds.items():
+            what, write = self._writers[kind]
+            mine = await write(stage, partition, self._consumer, rest)
+            self._count(what, len(rest), sum(mine))
 
     def _count(self, what: str, written: int, mine: int) -> None:
         self.counts[what] += mine

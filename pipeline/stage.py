@@ -1,23 +1,26 @@
 """Stages, and the pipeline: the map of all of them."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from pipeline.errors import BadPayload, UnknownStage, did_you_mean
+from pipeline.errors import BadInput, BadPayload, UnknownStage, did_you_mean
 from pipeline.message import Delivery, Envelope, Job, JobId
 from pipeline.retry import RetryPolicy
 
+LONGEST_DELAY = 366 * 86_400.0  # seconds
 
-class Context:
-    """What a handler is told about its job beside the payload."""
 
-    __slots__ = ("_delivery", "_envelope")
+Report = Callable[[Delivery, int], Awaitable[bool]]
 
-    def __init__(self, delivery: Delivery, envelope: Envelope) -> None:
-        self._delivery = delivery
-        self._envelope = envelope
+
+class Context(msgspec.Struct, gc=False):  # a struct, as there is one made for every job
+    """What a handler is told about its job beside the payload, and what it may tell of it."""
+
+    _delivery: Delivery
+    _envelope: Envelope[Any]
+    _report: Report
 
     @property
     def job_id(self) -> JobId:
@@ -40,20 +43,54 @@ class Context:
     def enqueued_ms(self) -> int:
         return self._envelope.enqueued_ms
 
-    def forward(self, stage: str, payload: object) -> Job:
+    @property
+    def cancelled(self) -> bool:
+        """Somebody cancelled this job. A handler that waits is interrupted; one in a thread can look here."""
+        return self._delivery.unwanted
+
+    async def progress(self, percent: int) -> None:
+        """Say how far the job has come, 0 to 100; shown for as long as the stage keeps results."""
+        if not 0 <= percent <= 100:
+            raise ValueError(f"progress of {percent}; it goes from 0 to 100 per cent")
+        await self._report(self._delivery, percent)
+
+    def forward(self, stage: str, payload: object, *, delay: float = 0.0) -> Job:
         """A job for another stage with this one's tenant and key, to be put into `Done.forward`."""
-        return Job(stage=stage, payload=payload, tenant=self.tenant, key=self.key)
+        return Job(stage=stage, payload=payload, tenant=self.tenant, key=self.key, delay=delay)
 
 
-Handler = Callable[[Context, Any], Awaitable[Any]]
+# A batch stage's handler gets a sequence of both, and returns one outcome or result for each.
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """A stage whose handler takes up to `size` jobs at once, waiting up to `wait` seconds for more to come."""
+
+    size: int
+    wait: float = 0.0
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """A token bucket shared by all workers: so many a second under this key, `burst` of them at once."""
+
+    key: str
+    per_second: float
+    burst: int = 1
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of work: one stream, one consumer group, its own limits.
 
-    `handler(ctx, payload)` returns an Outcome, or a result that stands for `Done(result)`.
-    A worker awaits `prepare` before it takes the stage's first entry. Times are seconds. `prefetch` is
-    how many entries a worker may hold beyond those it runs.
+    `handler(ctx, payload)` returns an Outcome, or a result that stands for `Done(result)`; with `batch` it is
+    `handler(contexts, payloads)` and returns one of these per job. A worker awaits `prepare` before it takes the
+    stage's first entry. Times are seconds.
+
+    How much at a time: a worker runs `concurrency` jobs (or batches), and may hold `prefetch` jobs more. A tenant
+    has no more than `tenant_limit` unfinished jobs per partition in the stream, backing off included, so that its
+    flood stays out of the way of others (0: any number); `shared_limit` is the same for all of them together,
+    whoever their tenant, and so bounds what runs at a time over all workers. `rates(payload)` names the token
+    buckets a job takes a token from before it runs. The stage holds `high_water` unfinished jobs per partition
+    in all.
     """
 
     queue: str
@@ -63,15 +100,39 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     prepare: Callable[[], Awaitable[None]] | None = None
     concurrency: int = 1
     prefetch: int = 0
+    batch: Batch | None = None
+    tenant_limit: int = 0
+    shared_limit: int = 0
+    rates: Callable[[Any], Sequence[RateLimit]] | None = None
     timeout: float = 30.0
     retry: RetryPolicy = RetryPolicy()
     high_water: int = 100_000
     dedup_ttl: float = 7 * 86_400
     keep_results: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.tenant_limit and self.shared_limit:
+            raise ValueError(f"stage {self.name!r}: tenant_limit and shared_limit exclude each other")
+        if self.batch and self.batch.size < 1:
+            raise ValueError(f"stage {self.name!r}: a batch of {self.batch.size}; it takes at least 1")
+
     @property
     def full_name(self) -> str:
         return f"{self.queue}.{self.name}"
+
+    @property
+    def at_once(self) -> int:
+        """How many jobs a worker runs at a time."""
+        return self.concurrency * (self.batch.size if self.batch else 1)
+
+    @property
+    def account_limit(self) -> int:
+        """How many unfinished jobs one account may have in the stream; 0: any number."""
+        return self.tenant_limit or self.shared_limit
+
+    def account(self, tenant: str) -> str:
+        """Whose account a tenant's job goes on, where there is a limit."""
+        return "" if self.shared_limit else tenant
 
 
 class Pipeline:
@@ -118,6 +179,8 @@ class Pipeline:
         if not isinstance(job.payload, stage.payload):
             kind, wanted = type(job.payload).__name__, stage.payload.__name__
             raise BadPayload(f"payload of {stage.full_name}: expected {wanted}, got {kind}")
+        if not 0 <= job.delay <= LONGEST_DELAY:
+            raise BadInput(f"delay of {job.delay:g} s for {stage.full_name}; at most {LONGEST_DELAY:g} s")
         return stage
 
     def payload(self, stage: Stage, value: object) -> Any:

@@ -5,15 +5,15 @@ its parent and link the span that handed the job on. Names follow the messaging 
 still in development), and are all here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from pipeline.outcome import Bury, Ending, Retry, Settled
+from pipeline.outcome import Bury, Ending, Retry, Settled, Throttled
 
 if TYPE_CHECKING:
     from pipeline.message import Delivery, Envelope, Job
@@ -45,7 +45,7 @@ def traceparent(span: Span) -> str:
 
 
 @contextmanager
-def process(stage: "Stage", delivery: "Delivery", envelope: "Envelope") -> Iterator[Span]:
+def process(stage: "Stage", delivery: "Delivery", envelope: "Envelope[Any]") -> Iterator[Span]:
     """The span of one try; what the handler does is below it."""
     context = _propagator.extract({"traceparent": envelope.trace}) if envelope.trace else None
     creation = trace.get_current_span(context).get_span_context()
@@ -69,12 +69,29 @@ def process(stage: "Stage", delivery: "Delivery", envelope: "Envelope") -> Itera
         yield span
 
 
+@contextmanager
+def process_batch(stage: "Stage", envelopes: "Sequence[Envelope[Any]]", *, enabled: bool) -> Iterator[None]:
+    """The span of one try of a batch: no message's child, but linked to each."""
+    if not enabled:
+        yield
+        return
+    contexts = [_propagator.extract({"traceparent": envelope.trace}) for envelope in envelopes if envelope.trace]
+    created = [trace.get_current_span(context).get_span_context() for context in contexts]
+    with _tracer.start_as_current_span(
+        f"process {stage.full_name}",
+        kind=SpanKind.CONSUMER,
+        links=[Link(creation) for creation in created if creation.is_valid],
+        attributes={**_where(stage, "process"), "messaging.batch.message_count": len(envelopes)},
+    ):
+        yield
+
+
 def ended(span: Span, ending: Ending) -> None:
     """Put the end of a try on its span."""
     match ending:
         case Retry(error=error) | Bury(reason=error):
             span.set_status(Status(StatusCode.ERROR, error))
-        case Settled():
+        case Settled() | Throttled():
             pass
 
 

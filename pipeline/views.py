@@ -4,20 +4,25 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pipeline.keys import RELEASED, RETRYING
+from pipeline.keys import LIMITED, RELEASED, RETRYING
 from pipeline.message import JobId, Record, State, decode_record, unseal
+
+FINISHED: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A job as it is shown. Times are ms since the epoch; `next` are the jobs it was handed on to."""
+    """A job as it is shown. Times are ms since the epoch; `progress` is per cent, as its handler reported it;
+    `next` are the jobs it was handed on to."""
 
     job_id: str
     queue: str
     stage: str
     state: State
     attempt: int = 0
+    progress: int = 0
     tenant: str = ""
     enqueued_at: int | None = None
+    due_at: int | None = None
     ended_at: int | None = None
     result: Any = None
     reason: str = ""
@@ -26,14 +31,18 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
 
 
 class StageStatus(msgspec.Struct, frozen=True):
-    """Exact at the moment of asking. `waiting` includes entries a stopping worker handed back."""
+    """Exact at the moment of asking. `waiting` includes what a stopping worker handed back, what waits for a rate
+    limit's token, and what is held back for its tenant; `delayed` is not due yet."""
 
     queue: str
     stage: str
     waiting: int = 0
+    delayed: int = 0
     active: int = 0
     retrying: int = 0
     dead: int = 0
+    paused: bool = False
+    draining: bool = False
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -57,18 +66,46 @@ class ServerInfo(NamedTuple):
     warnings: list[str]
 
 
-def add_up(total: StageStatus, length: int, pending: Any, dead: int) -> StageStatus:
-    """One partition's XLEN, XPENDING and dead letters on top of a stage's total."""
-    count, consumers = (pending[0], pending[3] or []) if pending else (0, [])
+class Depths(NamedTuple):
+    """What the server says of one partition."""
+
+    length: int  # XLEN
+    pending: Any  # XPENDING
+    later: int  # jobs set aside
+    delayed: int  # those of them that are delayed
+    control: list[bytes | None]  # paused, draining
+    dead: int
+
+
+def add_up(total: StageStatus, found: Depths) -> StageStatus:
+    """One partition's depths on top of a stage's total."""
+    count, consumers = (found.pending[0], found.pending[3] or []) if found.pending else (0, [])
     parked = {name: int(held) for name, held in consumers}
-    retrying, released = parked.get(RETRYING, 0), parked.get(RELEASED, 0)
+    retrying, resting = parked.get(RETRYING, 0), parked.get(RELEASED, 0) + parked.get(LIMITED, 0)
+    paused, draining = found.control
     return StageStatus(
         total.queue,
         total.stage,
-        waiting=total.waiting + length - count + released,
-        active=total.active + count - retrying - released,
+        waiting=total.waiting + found.length - count + resting + found.later - found.delayed,
+        delayed=total.delayed + found.delayed,
+        active=total.active + count - retrying - resting,
         retrying=total.retrying + retrying,
-        dead=total.dead + dead,
+        dead=total.dead + found.dead,
+        paused=total.paused or paused is not None,
+        draining=total.draining or draining is not None,
+    )
+
+
+def of_set_aside(view: JobView, kept: bytes, due: bytes | None) -> JobView:
+    """A job that is not in the stream yet: delayed, or held back for its tenant."""
+    length, _, rest = kept.partition(b":")
+    envelope = unseal(rest[int(length) :])
+    return msgspec.structs.replace(
+        view,
+        state="delayed" if due else "waiting",
+        due_at=int(float(due)) if due else None,
+        tenant=envelope.tenant,
+        enqueued_at=envelope.enqueued_ms,
     )
 
 
@@ -77,7 +114,7 @@ def of_unfinished(view: JobView, body: bytes, pending: Any, record: Record | Non
     changes: dict[str, Any] = {}
     if pending:
         _, consumer, _, attempt = pending[0]
-        parked: dict[bytes, str] = {RETRYING: "retrying", RELEASED: "waiting"}
+        parked: dict[bytes, str] = {RETRYING: "retrying", RELEASED: "waiting", LIMITED: "waiting"}
         changes = {"state": parked.get(consumer, "active"), "attempt": attempt}
     if record:
         changes["error"] = record.error
@@ -95,6 +132,7 @@ def of_finished(view: JobView, record: Record, following: bytes | None) -> JobVi
         view,
         state=record.state,
         attempt=record.attempt,
+        progress=100 if record.state == "completed" else view.progress,
         ended_at=record.at_ms,
         result=record.result,
         reason=record.reason,

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import hiredis
 from redis.asyncio import Connection, ConnectionPool
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -48,6 +49,24 @@ class Wire:
             return await connection.read_response(timeout=timeout)
 
         return await self._with_connection(talk)
+
+    async def blocking(self, *args: Any, timeout: float, started: Callable[[int], None]) -> Any:
+        """A command that may block; `started` is told the connection's id, with which `unblock` ends it early."""
+
+        async def talk(connection: Connection) -> Any:
+            await connection.send_packed_command(pack(("CLIENT", "ID")) + pack(args), check_health=False)
+            started(await connection.read_response())
+            return await connection.read_response(timeout=timeout)
+
+        return await self._with_connection(talk)
+
+    async def unblock(self, connection: int) -> bool:
+        """Have a blocking command answer as if its time were over; False where it is not blocked (yet)."""
+        return bool(await self.command("CLIENT", "UNBLOCK", connection))
+
+    def pubsub(self) -> PubSub:
+        """A subscriber on a connection of its own."""
+        return PubSub(self._pool)
 
     async def transaction(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
         """The replies of commands run as one; an error reply is in its place."""

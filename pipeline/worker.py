@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
-from pipeline import executor
 from pipeline.broker import Broker
 from pipeline.errors import ServerUnavailable
 from pipeline.executor import Executor
@@ -19,11 +18,13 @@ from pipeline.lane import Lane
 from pipeline.message import Delivery
 from pipeline.services import ticker
 from pipeline.services.renewer import Renewer
+from pipeline.services.steward import Steward
 from pipeline.settler import Settler
 from pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
 
+TIMEOUT_PRECISION = 0.05  # seconds between looks for handlers over their time
 SETTLE_GRACE = 10.0  # seconds a stopping worker waits for a server that is away
 
 
@@ -34,6 +35,7 @@ class Worker:
     2. Lanes run handlers within the stage's concurrency.
     3. The settler writes outcomes back.
     4. The renewer keeps the leases of everything held, off this event loop.
+    5. The steward does what others ask of all workers: look for what is due, pause, cancel.
 
     `lease` and `grace` are seconds: how long a silent worker keeps its entries, and how long running
     jobs may go on after a stop.
@@ -50,14 +52,15 @@ class Worker:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self.broker = connect()
         self.settler = Settler(self.broker, self.consumer)
-        self._executor = Executor(self.broker.pipeline)
-        self.lanes = [Lane(stage, self._executor, self.settler) for stage in stages]
+        executor = Executor(self.broker, self.consumer)
+        self.lanes = [Lane(stage, executor, self.settler) for stage in stages]
         self._grace = grace
         self._fetchers = [
             Fetcher(self.broker, lane, partition, self.consumer, lease)
             for lane in self.lanes
             for partition in range(self.broker.partitions)
         ]
+        self._steward = Steward(self.broker, self._fetchers, self._give_back_unstarted)
         self._renewer = Renewer(connect, self.lanes, self.consumer, lease)
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -70,16 +73,19 @@ class Worker:
             stop_timing = asyncio.Event()
             fetching = [asyncio.create_task(fetcher.run()) for fetcher in self._fetchers]
             settling = asyncio.create_task(self.settler.run())
-            timing = asyncio.create_task(
-                ticker.every(executor.TIMEOUT_PRECISION, self._executor.run_once, stop_timing)
-            )
+            listening = asyncio.create_task(self._steward.run())
+            timing = [
+                asyncio.create_task(ticker.every(TIMEOUT_PRECISION, lane.run_once, stop_timing))
+                for lane in self.lanes
+            ]
             log.info("working %s as %s", ", ".join(lane.stage.full_name for lane in self.lanes), self.consumer)
             try:
-                await _until(stop, [*fetching, settling, timing])
+                await _until(stop, [*fetching, settling, listening, *timing])
             finally:
+                self._steward.stop()
                 unfinished = await self._shut_down(fetching, settling)
                 stop_timing.set()
-                await timing
+                await asyncio.wait([listening, *timing])
         return unfinished
 
     async def _shut_down(self, fetching: list[asyncio.Task[None]], settling: asyncio.Task[None]) -> int:
@@ -87,9 +93,11 @@ class Worker:
         # finish and be settled, and only then do the leases end.
         for lane in self.lanes:
             lane.close()
+        for fetcher in self._fetchers:
+            fetcher.wake()
         await asyncio.wait(fetching)
         for lane in self.lanes:
-            await self._give_back(lane, lane.take_unstarted())
+            await self._give_back_unstarted(lane)
         await asyncio.gather(*(self._drain(lane) for lane in self.lanes))
         self.settler.close()
         await asyncio.wait([settling], timeout=SETTLE_GRACE)
@@ -101,6 +109,9 @@ class Worker:
     async def _drain(self, lane: Lane) -> None:
         # Due again at once, and the try does not count: it was not the job that failed.
         await self._give_back(lane, await lane.drain(self._grace))
+
+    async def _give_back_unstarted(self, lane: Lane) -> None:
+        await self._give_back(lane, lane.take_unstarted())
 
     async def _give_back(self, lane: Lane, deliveries: list[Delivery]) -> None:
         for partition in {delivery.partition for delivery in deliveries}:

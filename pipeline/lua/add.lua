@@ -1,28 +1,65 @@
 --[[
-add: append envelopes to a stage's stream; once per dedup id, never past the high-water mark.
+add: append jobs to stages of one partition; once per dedup id, never past a stage's high-water mark.
 
-KEYS[1]  stream
-ARGV[1]  high-water mark: unfinished entries the stage may hold
-ARGV[2]  dedup TTL, ms
-ARGV[3…] per entry: envelope, dedup key ('' for none; it lies in the stream's hash slot)
+KEYS  a place per stage
+ARGV[1]  signals channel
+then per stage: its name, high-water mark (unfinished jobs it may hold), dedup TTL ms, most unfinished entries a
+tenant may have in the stream (0: any number), whether its jobs come in full (1) or as envelopes alone (0), their
+number, and per job: envelope, and in full: dedup key ('' for none), tenant, delay ms
 
-Returns one string per entry: '<entry id>' accepted, '=<entry id>' duplicate of that one, '!' refused.
+Returns per stage one string per job: '<id>' accepted, '=<id>' duplicate of that one, '!' refused; then, where any was
+refused, why and for how long: '!full <depth> <suggested wait ms>' or '!draining <depth> 0'.
 ]]
-local room = tonumber(ARGV[1]) - redis.call('XLEN', KEYS[1])
-local replies = {}
-for i = 3, #ARGV, 2 do
-  local dedup = ARGV[i + 1]
-  local earlier = dedup ~= '' and redis.call('GET', dedup)
-  local reply
-  if earlier then
-    reply = '=' .. earlier
-  elseif room <= 0 then
-    reply = '!'
-  else
-    room = room - 1
-    reply = redis.call('XADD', KEYS[1], '*', 'e', ARGV[i])
-    if dedup ~= '' then redis.call('SET', dedup, reply, 'PX', ARGV[2]) end
+local signals, i = ARGV[1], 2
+
+-- How long until there is likely to be room, by how many jobs were finished since the stage refused one before.
+local function suggested_wait(p, depth, high_water)
+  local info = redis.call('XINFO', 'STREAM', p.stream)
+  local finished = field_of(info, 'entries-added') - field_of(info, 'length')
+  local now, wait = now_ms(), 1000
+  local before = redis.call('GET', p.flow)
+  local at, had = string.match(before or '', '(%d+) (%d+)')
+  if at and now > tonumber(at) and finished > tonumber(had) then
+    local rate = (finished - had) / (now - at)
+    wait = math.floor((depth - 0.9 * high_water) / rate)
   end
-  replies[#replies + 1] = reply
+  if not at or now > tonumber(at) + 1000 then
+    redis.call('SET', p.flow, string.format('%.0f %.0f', now, finished), 'PX', 60000)
+  end
+  return math.max(50, math.min(wait, 60000))
 end
+
+local function add_to(p)
+  local stage, high_water, ttl, limit = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
+  local full, count = ARGV[i + 4] == '1', tonumber(ARGV[i + 5])
+  i = i + 6
+  local depth = redis.call('XLEN', p.stream) + redis.call('HLEN', p.later)
+  local draining = redis.call('HEXISTS', p.control, 'draining') == 1
+  local room = draining and 0 or high_water - depth
+  local replies, refused = {}, false
+  for n = 1, count do
+    local body, dedup, tenant, delay = ARGV[i], '', '', 0
+    if full then dedup, tenant, delay = ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]) end
+    local earlier = dedup ~= '' and redis.call('GET', dedup)
+    if earlier then
+      replies[n] = '=' .. earlier
+    elseif room <= 0 then
+      replies[n], refused = '!', true
+    else
+      room, depth = room - 1, depth + 1
+      replies[n] = put(p, body, tenant, limit, delay, signals, stage)
+      if dedup ~= '' then redis.call('SET', dedup, replies[n], 'PX', ttl) end
+    end
+    i = i + (full and 4 or 1)
+  end
+  if draining and refused then
+    replies[count + 1] = '!draining ' .. depth .. ' 0'
+  elseif refused then
+    replies[count + 1] = '!full ' .. depth .. ' ' .. suggested_wait(p, depth, high_water)
+  end
+  return replies
+end
+
+local replies = {}
+for n = 1, #KEYS / 10 do replies[n] = add_to(place(n)) end
 return replies

@@ -1,31 +1,31 @@
 --[[
-park: set entries aside until they are due. Serves retry (a failed try waits out its backoff) and
-release (fetched but never started: due at once, delivery count restored). The entry stays in the
-pending list under a pseudo-consumer, so its id, and with it the job id, never changes.
+park: set entries aside until they are due. Serves retry (a failed try waits out its backoff), release (fetched but
+never started: due at once, delivery count restored) and rate limits. The entry stays in the pending list under a
+pseudo-consumer, so its id, and with it the job id, never changes.
 
-KEYS[1] stream   KEYS[2] due times (ZSET: entry id by due ms)
-ARGV[1] group    ARGV[2] the worker's consumer name    ARGV[3] pseudo-consumer
-then per entry: id, delay ms, delivery count to set ('' keeps it), record key, record ('' keeps none), record TTL ms
+KEYS  the entries' place
+ARGV[1] group   ARGV[2] the worker's consumer name   ARGV[3] pseudo-consumer   ARGV[4] signals channel   ARGV[5] stage
+then per entry: id, its delivery count, delay ms, delivery count to set, job's id, record ('' keeps none),
+                record TTL ms
 
 Returns one integer per entry: 1 parked, 0 no longer this consumer's.
 ]]
-local stream, due, group, consumer, lot = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
-local now, replies = now_ms(), {}
-for i = 4, #ARGV, 6 do
-  local id, delay, count = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local mine = holder(stream, group, id) == consumer
+local p, group, consumer, lot = place(1), ARGV[1], ARGV[2], ARGV[3]
+local now, replies, soonest = now_ms(), {}, nil
+for i = 6, #ARGV, 7 do
+  local id = ARGV[i]
+  local mine = is_mine(p.stream, group, id, consumer, ARGV[i + 1])
   if mine then
-    if count == '' then
-      redis.call('XCLAIM', stream, group, lot, 0, id, 'JUSTID')
-    else
-      redis.call('XCLAIM', stream, group, lot, 0, id, 'RETRYCOUNT', count, 'JUSTID')
-    end
-    redis.call('ZADD', due, now + delay, id)
-    if ARGV[i + 4] ~= '' then
-      redis.call('HSET', ARGV[i + 3], 'record', ARGV[i + 4])
-      redis.call('PEXPIRE', ARGV[i + 3], ARGV[i + 5])
+    local at = now + ARGV[i + 2]
+    redis.call('XCLAIM', p.stream, group, lot, 0, id, 'RETRYCOUNT', ARGV[i + 3], 'JUSTID')
+    redis.call('ZADD', p.due, at, id)
+    soonest = math.min(soonest or at, at)
+    if ARGV[i + 5] ~= '' then
+      redis.call('HSET', p.job .. ARGV[i + 4], 'record', ARGV[i + 5])
+      redis.call('PEXPIRE', p.job .. ARGV[i + 4], ARGV[i + 6])
     end
   end
   replies[#replies + 1] = mine and 1 or 0
 end
+if soonest and tonumber(redis.call('ZRANGE', p.due, 0, 0, 'WITHSCORES')[2]) >= soonest then wake(ARGV[4], ARGV[5]) end
 return replies

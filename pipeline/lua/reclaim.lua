@@ -1,37 +1,68 @@
 --[[
 reclaim: take over what is due (parked entries whose time has come) and what was abandoned (entries of
-consumers silent for longer than the lease). Failed and crashed work come back by this one path.
-Consumers that hold nothing and were not heard of for ten leases are forgotten on the way.
+consumers silent for longer than the lease). Failed and crashed work come back by this one path. On the way
+delayed jobs whose time has come go into the stream, and consumers that hold nothing and were not heard of for ten
+leases are forgotten. A paused stage gives nothing.
 
-KEYS[1] stream   KEYS[2] due times (ZSET)
-ARGV[1] group    ARGV[2] the claiming consumer   ARGV[3] lease ms   ARGV[4] most entries to take
+KEYS  the place
+ARGV[1] group   ARGV[2] the claiming consumer   ARGV[3] lease ms   ARGV[4] most entries to take
+ARGV[5] the stage's tenant limit
 
-Returns per entry taken: {id, fields, delivery count}.
+Returns {ms until something more is due (-1: nothing is known of), entries}; an entry is {id, fields, delivery count,
+the consumer it was taken from}.
 ]]
-local stream, due, group, me, lease = KEYS[1], KEYS[2], ARGV[1], ARGV[2], tonumber(ARGV[3])
-local room, taken = tonumber(ARGV[4]), {}
+local p, group, me, lease = place(1), ARGV[1], ARGV[2], tonumber(ARGV[3])
+local room, limit, taken, now = tonumber(ARGV[4]), tonumber(ARGV[5]), {}, now_ms()
+if redis.call('HEXISTS', p.control, 'paused') == 1 then return {-1, taken} end
+local any_cancelled = redis.call('EXISTS', p.cancelled) == 1
 
-local function take(id, min_idle, deliveries)
+-- Without a limit (any more), or any entries, nobody's account can be in use: what it holds back has to go on.
+if redis.call('EXISTS', p.tenants) == 1 and (limit == 0 or redis.call('XLEN', p.stream) == 0) then
+  for _, tenant in ipairs(redis.call('HKEYS', p.tenants)) do
+    redis.call('HDEL', p.tenants, tenant)
+    while limit == 0 and move_up(p, tenant) do end
+    if limit > 0 and move_up(p, tenant) then redis.call('HINCRBY', p.tenants, tenant, 1) end
+  end
+end
+
+for _, id in ipairs(redis.call('ZRANGE', p.delays, '-inf', now, 'BYSCORE', 'LIMIT', 0, room)) do
+  redis.call('ZREM', p.delays, id)
+  local body, tenant = fetch_back(p, id)
+  if body then admit(p, body, tenant, limit, id) end
+end
+
+local function take(id, min_idle, consumer, deliveries)
+  if any_cancelled and redis.call('SISMEMBER', p.cancelled, id) == 1 then
+    local entry = redis.call('XRANGE', p.stream, id, id)[1]
+    remember_cancelled(p, entry and field_of(entry[2], 'i') or id, deliveries)
+    return finish(p, group, id, limit)
+  end
   -- An entry deleted behind our back is dropped from the pending list by XCLAIM itself (Redis 7.0+).
-  local entry = redis.call('XCLAIM', stream, group, me, min_idle, id)[1]
-  if entry then taken[#taken + 1] = {entry[1], entry[2], deliveries + 1} end
+  local entry = redis.call('XCLAIM', p.stream, group, me, min_idle, id)[1]
+  if entry then taken[#taken + 1] = {entry[1], entry[2], deliveries + 1, consumer} end
 end
 
-for _, id in ipairs(redis.call('ZRANGE', due, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, room)) do
-  redis.call('ZREM', due, id)
-  local consumer, deliveries = holder(stream, group, id)
-  if consumer then take(id, 0, deliveries) end -- else a zombie settled it while it was parked
+for _, id in ipairs(redis.call('ZRANGE', p.due, '-inf', now, 'BYSCORE', 'LIMIT', 0, room)) do
+  redis.call('ZREM', p.due, id)
+  local consumer, deliveries = holder(p.stream, group, id)
+  if consumer then take(id, 0, consumer, deliveries) end -- else a zombie settled it while it was parked
 end
 
-for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', p.stream, group)) do
   local name, pending, idle = info[2], info[4], info[6]
   if not is_parked(name) then
     if pending > 0 and #taken < room then
-      local stale = redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', room - #taken, name)
-      for _, entry in ipairs(stale) do take(entry[1], lease, entry[4]) end
+      local stale = redis.call('XPENDING', p.stream, group, 'IDLE', lease, '-', '+', room - #taken, name)
+      for _, entry in ipairs(stale) do take(entry[1], lease, name, entry[4]) end
     elseif pending == 0 and idle > 10 * lease and name ~= me then
-      redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
+      redis.call('XGROUP', 'DELCONSUMER', p.stream, group, name)
     end
   end
 end
-return taken
+
+local next_due = -1
+for _, times in ipairs({p.due, p.delays}) do
+  local first = tonumber(redis.call('ZRANGE', times, 0, 0, 'WITHSCORES')[2])
+  if first and (next_due < 0 or first - now < next_due) then next_due = math.max(first - now, 0) end
+end
+return {next_due, taken}

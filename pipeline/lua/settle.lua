@@ -3,34 +3,34 @@ settle: finish entries and hand their forwards to the next stages, in one atomic
 longer pending was settled by somebody else, and nothing of it is done twice. Adding comes before deleting:
 a script that fails half-way is not undone.
 
-KEYS[1]  stream
-KEYS[2…] streams of the stages forwarded to
-ARGV[1]  group
-ARGV[2]  number of streams forwarded to, then for each its job id prefix ('<stage>.<partition>.')
-then per entry: id, record key, record ('' keeps none), record TTL ms,
-                number of forwards, then per forward: index into the streams forwarded to (from 1), envelope
+KEYS  the entries' place, then one per stage forwarded to
+ARGV[1]  group   ARGV[2]  signals channel   ARGV[3]  the tenant limit of the entries' stage
+then for each stage forwarded to: its name, its tenant limit, its job id prefix ('<stage>.<partition>.')
+then per entry: id, job's id, record ('' keeps none), record TTL ms, number of forwards, and
+                per forward: index into the stages forwarded to (from 1), envelope, tenant, delay ms
 
 Returns one integer per entry: 1 settled, 0 already settled elsewhere.
 ]]
-local stream, group, targets = KEYS[1], ARGV[1], tonumber(ARGV[2])
-local replies, i = {}, 3 + targets
+local group, signals, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local mine, targets = place(1), #KEYS / 10 - 1
+local replies, i = {}, 4 + 3 * targets
 while i <= #ARGV do
-  local id, record_key, record, ttl = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local last_forward = i + 4 + 2 * tonumber(ARGV[i + 4])
-  local pending = holder(stream, group, id) ~= nil
+  local id, job, record = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local last_forward = i + 4 + 4 * tonumber(ARGV[i + 4])
+  local pending = holder(mine.stream, group, id) ~= nil
   if pending then
     local following = {}
-    for f = i + 5, last_forward, 2 do
+    for f = i + 5, last_forward, 4 do
       local target = tonumber(ARGV[f])
-      local added = redis.call('XADD', KEYS[1 + target], '*', 'e', ARGV[f + 1])
-      following[#following + 1] = ARGV[2 + target] .. added
+      local about = 1 + 3 * target
+      local added = put(place(1 + target), ARGV[f + 1], ARGV[f + 2], tonumber(ARGV[about + 1]), tonumber(ARGV[f + 3]),
+        signals, ARGV[about])
+      following[#following + 1] = ARGV[about + 2] .. added
     end
     if record ~= '' then
-      redis.call('HSET', record_key, 'record', record, 'next', table.concat(following, ','))
-      redis.call('PEXPIRE', record_key, ttl)
+      remember(mine, job, ARGV[i + 3], 'record', record, 'next', table.concat(following, ','))
     end
-    redis.call('XACK', stream, group, id)
-    redis.call('XDEL', stream, id)
+    finish(mine, group, id, limit)
   end
   replies[#replies + 1] = pending and 1 or 0
   i = last_forward + 1

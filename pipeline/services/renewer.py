@@ -29,6 +29,7 @@ class Renewer:
 
     def start(self) -> None:
         """Begin renewing; returns when the thread's loop is up."""
+        self._worker_loop = asyncio.get_running_loop()
         self._thread.start()
         self._started.wait()
 
@@ -55,7 +56,9 @@ class Renewer:
         for lane in self._lanes:
             for partition in range(self._broker.partitions):
                 # list() of a dict is one step under the interpreter lock: the worker's loop goes on meanwhile.
-                held = list(lane.held[partition])
-                lost = await self._broker.renew(lane.stage.name, partition, self._consumer, held)
+                held = list(lane.held[partition].values())
+                lost, unwanted = await self._broker.renew(lane.stage.name, partition, self._consumer, held)
+                for entry in unwanted:  # in case the signal was missed
+                    self._worker_loop.call_soon_threadsafe(lane.cancel, partition, entry)
                 renewed += len(held) - len(lost)
         return renewed

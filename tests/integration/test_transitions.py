@@ -31,7 +31,9 @@ async def broker(connector: Callable[..., Connect]) -> AsyncIterator[Broker]:
 
 def done(result: object = None, forward: tuple[Job, ...] = ()) -> Settled:
     """What the executor makes of `Done`."""
-    return Settled(msgspec.Raw(msgspec.msgpack.encode(result)), tuple((job.stage, seal(job)) for job in forward))
+    return Settled(
+        msgspec.Raw(msgspec.msgpack.encode(result)), tuple((job.stage, seal(job), "", 0) for job in forward)
+    )
 
 
 async def fetch(broker: Broker, consumer: str = "a", count: int = 10, name: str = "first") -> list[Delivery]:
@@ -39,7 +41,7 @@ async def fetch(broker: Broker, consumer: str = "a", count: int = 10, name: str 
 
 
 async def reclaim(broker: Broker, consumer: str = "b", lease: float = 60, count: int = 10) -> list[Delivery]:
-    return await broker.reclaim("first", 0, consumer, lease, count)
+    return (await broker.reclaim("first", 0, consumer, lease, count)).deliveries
 
 
 async def reclaimed(broker: Broker, consumer: str = "b", lease: float = 60) -> list[Delivery]:
@@ -229,8 +231,8 @@ async def test_renewing_keeps_the_lease_and_tells_what_was_lost(broker: Broker) 
     await broker.add(jobs("first", 2))
     kept, lost = await fetch(broker, "a")
     await broker.settle(FIRST, 0, [(lost, done())])
-    assert await broker.renew("first", 0, "a", [kept.entry, lost.entry]) == [lost.entry]
-    assert await broker.renew("first", 0, "b", [kept.entry]) == [kept.entry]
+    assert (await broker.renew("first", 0, "a", [kept, lost])).lost == [lost.entry]
+    assert (await broker.renew("first", 0, "b", [kept])).lost == [kept.entry]
     assert [delivery.attempt for delivery in await reclaimed(broker, "b", SHORT)] == [2], "renewing is no attempt"
 
 
@@ -305,7 +307,12 @@ async def test_everything_but_streams_and_parked_work_has_an_end(
     await broker.retry(FIRST, 0, "a", [(found[2], Retry(60, "boom"))])
     endless = [key async for key in redis.scan_iter(f"{{{namespace}:*") if await redis.ttl(key) == -1]
     keys = Keys(namespace)
-    expected = {keys.stream("first", 0), keys.stream("second", 0), keys.due("first", 0), keys.dead("first", 0)}
+    expected = {
+        keys.stream("first", 0),
+        keys.stream("second", 0),
+        keys.place("first", 0).due,
+        keys.dead("first", 0),
+    }
     assert {key.decode() for key in endless} == expected
 
 

@@ -171,7 +171,7 @@ async def test_stopping_finishes_what_runs_and_gives_back_what_never_started(con
         assert await until(broker, ids[0], "completed")
         views = [await broker.look(job) for job in ids[1:] if job]
         assert [(view.state, view.attempt) for view in views if view] == [("waiting", 0)] * 4
-        again = await broker.reclaim("slow", 0, "next", 30, 10)
+        again, _ = await broker.reclaim("slow", 0, "next", 30, 10)
         assert [delivery.attempt for delivery in again] == [1, 1, 1]
 
 

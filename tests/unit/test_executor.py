@@ -1,13 +1,14 @@
 """What each way a handler can end becomes."""
 
 import asyncio
-from typing import Any
+import time
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from pipeline import Bury, Context, Done, Job, Permanent, Pipeline, Retry, RetryLater, RetryPolicy
-from pipeline.executor import Executor
+from pipeline import Broker, Bury, Context, Done, Job, Permanent, Pipeline, Retry, RetryLater, RetryPolicy
+from pipeline.executor import Executor, Slot
 from pipeline.message import Delivery, seal, unseal
 from pipeline.outcome import Ending, Settled
 from pipeline.services.ticker import every
@@ -23,10 +24,15 @@ async def outcome(
     one = stage("one", handler, retry=RetryPolicy(), timeout=timeout)
     next_one = stage("next", unused)
     body = seal(Job(stage="one", payload=Number(7), tenant="shop", key="k", **overrides)) if body is None else body
-    executor, stop = Executor(Pipeline([one, next_one])), asyncio.Event()
-    timing = asyncio.create_task(every(0.001, executor.run_once, stop))
+    executor, stop = Executor(Broker("redis://unused", Pipeline([one, next_one])), "a"), asyncio.Event()
+    slot = Slot(cast("asyncio.Task[Any]", asyncio.current_task()))
+
+    async def look() -> int:
+        return slot.check(time.monotonic())
+
+    timing = asyncio.create_task(every(0.001, look, stop))
     try:
-        return await executor.run(one, Delivery("one", 0, b"5-0", body, attempt))
+        return await executor.run(one, Delivery("one", 0, b"5-0", body, attempt), slot)
     finally:
         stop.set()
         await timing
@@ -91,7 +97,7 @@ async def test_what_is_handed_on_is_sealed_with_tenant_and_key() -> None:
 
     ending = await outcome(handle)
     assert isinstance(ending, Settled)
-    ((name, envelope),) = ending.forwards
+    ((name, envelope, _, _),) = ending.forwards
     assert (name, unseal(envelope).tenant, unseal(envelope).key) == ("next", "shop", "k")
 
 

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from pipeline import Context, Job, Pipeline, lane
+from pipeline import Broker, Context, Job, Pipeline, lane
 from pipeline.executor import Executor
 from pipeline.lane import Lane
 from pipeline.message import Delivery, seal
+from pipeline.outcome import Ending
 from pipeline.settler import Settler
 from tests.support import Number, stage
 
@@ -20,10 +21,10 @@ class Unsettled:
     """Stands where the settler stands, and keeps what it is given."""
 
     def __init__(self) -> None:
-        self.outcomes: list[tuple[Delivery, Any]] = []
+        self.outcomes: list[tuple[Delivery, Ending]] = []
 
-    def put(self, _: object, delivery: Delivery, __: object, settled: Any) -> None:
-        self.outcomes.append((delivery, settled))
+    def put(self, holder: Lane, delivery: Delivery, ending: Ending) -> None:
+        self.outcomes.append((delivery, ending))
 
 
 class Bench:
@@ -35,7 +36,9 @@ class Bench:
         self.started: list[int] = []
         self.settler = Unsettled()
         one = stage("one", self._handle, concurrency=concurrency, prefetch=prefetch)
-        self.lane = Lane(one, Executor(Pipeline([one])), cast("Settler", self.settler))
+        self.lane = Lane(
+            one, Executor(Broker("redis://unused", Pipeline([one])), "a"), cast("Settler", self.settler)
+        )
 
     def take(self, *numbers: int) -> None:
         self.lane.accept(deliveries(*numbers), 0)
@@ -108,8 +111,8 @@ async def test_an_entry_is_held_until_it_is_settled_but_its_slot_is_free_before(
     bench.finish.set()
     assert await room == 1
     assert list(bench.lane.held[0]) == [b"1-0"]
-    ((delivery, settled),) = bench.settler.outcomes
-    settled(delivery)
+    ((delivery, _),) = bench.settler.outcomes
+    bench.lane.let_go([delivery])
     assert not bench.lane.unfinished()
 
 
@@ -168,11 +171,11 @@ async def test_an_entry_that_is_due_again_before_we_know_it_was_parked_is_not_lo
     bench.finish.set()
     bench.take(1)
     await turns()
-    ((first, settled),) = bench.settler.outcomes
+    ((first, _),) = bench.settler.outcomes
     (again,) = deliveries(1)
     again.attempt = 2
     bench.lane.accept([again], 0)
-    settled(first)
+    bench.lane.let_go([first])
     assert list(bench.lane.held[0]) == [b"1-0"], "it is the second try that is held"
     await turns()
     assert bench.started == [1, 1]
@@ -188,6 +191,5 @@ async def test_what_is_not_settled_yet_has_a_bound_too(
     room = asyncio.create_task(bench.lane.reserve())
     await turns()
     assert (bench.started, room.done()) == ([1, 2, 3], False)
-    delivery, settled = bench.settler.outcomes[0]
-    settled(delivery)
+    bench.lane.let_go([bench.settler.outcomes[0][0]])
     assert await room == 1
