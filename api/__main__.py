@@ -14,7 +14,7 @@ from rich.console import Console
 
 from api import dead, processes
 from api import demo as demonstration
-from api.console import AsJson, ask, read_settings
+from api.console import AsJson, ask, read_settings, with_address
 from api.queues import QueueStatus, summed
 from api.root import check
 from config import Secret, Settings, SettingsError, replaced, telemetry
@@ -63,7 +63,7 @@ def demo(data: Data = None) -> None:
 @app.command()
 def api(host: Host = None, port: Port = None, with_parent: WithParent = False) -> None:
     """Run the HTTP service."""
-    settings = read_settings(http={"host": host, "port": port})
+    settings = with_address(read_settings(http={"host": host, "port": port}))
     telemetry.set_up("api")
 
     async def run() -> None:
@@ -79,7 +79,7 @@ def worker(
     with_parent: WithParent = False,
 ) -> None:
     """Run a worker."""
-    settings = read_settings()
+    settings = with_address(read_settings())
     os.nice(nice)
     telemetry.set_up("worker")
 

@@ -28,11 +28,16 @@ def read_settings(**flags: dict[str, Any]) -> Settings:
     return settings
 
 
+def with_address(settings: Settings) -> Settings:
+    """Where no Redis is configured, the server of the `riacho up` that runs on the same folder."""
+    if settings.redis.url:
+        return settings
+    return replaced(settings, redis={"url": Secret(EmbeddedServer(settings.data.folder).url)})
+
+
 def ask(question: Callable[[Broker], Awaitable[T]]) -> T:
     """Put a question to the configured Redis, or to the server of the `riacho up` that runs here."""
-    settings = read_settings()
-    if not settings.redis.url:
-        settings = replaced(settings, redis={"url": Secret(EmbeddedServer(settings.data.folder).url)})
+    settings = with_address(read_settings())
 
     async def put() -> T:
         async with open_broker(settings) as broker:

@@ -165,6 +165,14 @@ def test_a_server_that_is_down_at_start_is_one_clear_line(command: str) -> None:
     assert "hunter2" not in ended.stderr + ended.stdout
 
 
+@pytest.mark.parametrize("command", ["api", "worker", "status"])
+def test_where_no_server_is_named_the_one_of_up_is_meant(tmp_path: Path, command: str) -> None:
+    ended = run(command, env=environment(RIACHO_DATA_FOLDER=tmp_path))
+    assert ended.returncode == 3
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"riacho: cannot reach Redis at unix://{tmp_path}/valkey.sock: ")
+
+
 def test_a_server_that_may_evict_jobs_is_warned_of_loudly(own_sync: str) -> None:
     ended = run("status", env=environment(REDIS_URL=own_sync))
     assert ended.returncode == 0
