@@ -76,16 +76,26 @@ def api(host: Host = None, port: Port = None, with_parent: WithParent = False) -
 def worker(
     stages: Annotated[str, typer.Option(help="Stages to work, separated by commas.", show_default="all")] = "",
     nice: Annotated[int, typer.Option(help="Lower the priority by so much (0 to 19).", min=0, max=19)] = 0,
+    count: Annotated[int, typer.Option("--processes", help="Work in so many processes.", min=1, max=64)] = 1,
     with_parent: WithParent = False,
 ) -> None:
-    """Run a worker."""
+    """Run a worker, in one process or several."""
     settings = with_address(read_settings())
+    names = [name for name in stages.split(",") if name]
+
+    async def supervise() -> None:
+        stop = processes.stop_signal(with_parent=with_parent)
+        await processes.run_workers(settings, count, names, nice, stop)
+
+    if count > 1:
+        uvloop.run(supervise())
+        return
     os.nice(nice)
     telemetry.set_up("worker")
 
     async def run() -> None:
         stop = processes.stop_signal(with_parent=with_parent)
-        stuck = await processes.run_worker(settings, [name for name in stages.split(",") if name], stop)
+        stuck = await processes.run_worker(settings, names, stop)
         if stuck:
             log.error("%d jobs did not end, or could not be settled; their lease will bring them back", stuck)
             os._exit(1)  # threads that do not end would be waited for

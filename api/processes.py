@@ -1,4 +1,4 @@
-"""Processes: how each kind runs until it is told to stop, and the tree that `riacho up` grows."""
+"""Processes: how each kind runs until it is told to stop, and the trees of them."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,8 +14,8 @@ from aiohttp import web
 
 from api.app import build_app
 from api.root import Adapters, check, connector, open_broker
-from config import Settings, child_environment
-from pipeline import RiachoError, Worker
+from config import Settings, child_environment, replaced
+from pipeline import Pipeline, RiachoError, Stage, Worker
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 SETTLED_AFTER = 30.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
-# The embedded tree: transcription apart and at lower priority, so that it cannot slow down the chat.
-TREE = {
+# What `riacho up` grows: transcription apart and at lower priority, so that it cannot slow down the chat.
+UP = {
     "api": ["api"],
     "worker": ["worker", "--stages", "process-conversation,send-client"],
     "transcriber": ["worker", "--stages", "transcribe", "--nice", "10"],
@@ -87,13 +87,38 @@ async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Ev
     """Work the named stages (all, if none is named) until stopped; returns how many jobs would not end."""
     adapters = Adapters(settings)
     pipeline = adapters.pipeline()
-    chosen = [pipeline.stage(name) for name in dict.fromkeys(stages)] or list(pipeline)
+    chosen = _chosen(pipeline, stages)
     async with adapters.opened():
         await check(settings)
         worker = Worker(
             connector(settings, pipeline), chosen, lease=settings.worker.lease, grace=settings.worker.grace
         )
         return await worker.run(stop)
+
+
+async def run_workers(
+    settings: Settings, count: int, stages: Sequence[str], nice: int, stop: asyncio.Event
+) -> None:
+    """Work the named stages in `count` processes until stopped. Raises ChildFailed when one cannot start."""
+    # Looked at here first, so that one line says what is wrong, and not one of each process.
+    _chosen(Adapters(settings).pipeline(), stages)
+    await check(settings)
+    arguments = ["worker", "--stages", ",".join(stages), "--nice", str(nice)]
+    workers = {f"worker-{number}": arguments for number in range(1, count + 1)}
+    async with ProcessTree(sharing_cores(settings, count), workers) as tree:
+        await tree.run_until(stop)
+
+
+def sharing_cores(settings: Settings, count: int) -> Settings:
+    """Settings for one of `count` workers: each alone would take all cores for its transcriptions."""
+    if settings.audio.threads:
+        return settings
+    at_once = settings.audio.concurrency * count
+    return replaced(settings, audio={"threads": max(1, (os.cpu_count() or 1) // at_once)})
+
+
+def _chosen(pipeline: Pipeline, names: Sequence[str]) -> list[Stage]:
+    return [pipeline.stage(name) for name in dict.fromkeys(names)] or list(pipeline)
 
 
 class Child:
@@ -151,11 +176,11 @@ class Child:
 
 
 class ProcessTree:
-    """API and workers as processes of their own while it lasts; on leaving, each finishes what it runs."""
+    """Processes of ours while it lasts, by name with their arguments; on leaving, each finishes what it runs."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, processes: Mapping[str, Sequence[str]] = UP) -> None:
         environment = child_environment(settings)
-        self._children = [Child(name, arguments, environment) for name, arguments in TREE.items()]
+        self._children = [Child(name, arguments, environment) for name, arguments in processes.items()]
         self._patience = settings.worker.grace + 30
 
     async def __aenter__(self) -> Self:
@@ -171,7 +196,8 @@ class ProcessTree:
         if late:
             for child in self._children:
                 child.kill()
-            await asyncio.wait(late)
+        # Also looks at what went wrong beside the first failure, so that asyncio does not report it.
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Wait for `stop`. Raises ChildFailed as soon as a process cannot start."""

@@ -1,0 +1,28 @@
+"""Several workers: how many are taken, and how they share the cores."""
+
+import os
+
+import pytest
+from typer.testing import CliRunner
+
+from api.__main__ import app
+from api.processes import sharing_cores
+from config import load, replaced
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "than or equal to 1 "), (65, "than or equal to 64 ")])
+def test_a_number_of_processes_out_of_bounds_is_said_so(count: int, said: str) -> None:
+    result = CliRunner().invoke(app, ["worker", "--processes", str(count)], env={"COLUMNS": "120"})
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+@pytest.mark.parametrize(("threads", "count", "given"), [(0, 2, 4), (0, 4, 2), (0, 64, 1), (3, 4, 3)])
+def test_workers_share_the_cores_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, threads: int, count: int, given: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    settings = replaced(load(environ={}), audio={"threads": threads, "concurrency": 2})
+    assert sharing_cores(settings, count).audio.threads == given
