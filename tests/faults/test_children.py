@@ -1,6 +1,7 @@
 """The process tree's children: started again when they crash, given up on when they never could start."""
 
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from api import processes
-from api.processes import CANNOT_START, Child, ChildFailed
+from api.processes import CANNOT_START, Child, ChildFailed, ProcessTree
+from config import load
 from tests.support import eventually
 
 pytestmark = pytest.mark.faults
@@ -64,3 +66,17 @@ async def test_a_child_stopped_while_it_is_being_started_ends_too(plan: Path) ->
     await asyncio.sleep(0)  # the spawn is under way, and there is no process to tell
     child.stop()
     await asyncio.wait_for(running, 20)
+
+
+async def test_of_children_that_all_cannot_start_one_is_reported(
+    plan: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = ProcessTree(load(environ={}))
+    tree._children = [scripted(plan.with_name(name), f"0 {CANNOT_START}") for name in ("first", "second")]
+    async with tree:
+        await asyncio.wait(tree._running)
+        with pytest.raises(ChildFailed):
+            await tree.run_until(asyncio.Event())
+    del tree
+    gc.collect()
+    assert "never retrieved" not in caplog.text
