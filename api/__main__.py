@@ -118,12 +118,12 @@ def status(as_json: AsJson = False) -> None:
 
 
 def with_server(settings: Settings, run: Callable[[Settings], Awaitable[T]]) -> T:
-    """Run on the configured Redis, or on an embedded server that lasts as long."""
+    """Run on the configured Redis, or on an embedded server that lasts as long, started again when it ends."""
     if settings.redis.url:
         return uvloop.run(_call(run, settings))
     with EmbeddedServer(settings.data.folder) as server:
         served = replaced(settings, redis={"url": Secret(server.url)})
-        return uvloop.run(_call(run, served))
+        return uvloop.run(processes.on_server(server, _call(run, served)))
 
 
 async def _call(run: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:

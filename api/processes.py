@@ -6,9 +6,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Never, Self, TypeVar
 
 from aiohttp import web
 
@@ -16,13 +16,21 @@ from api.app import build_app
 from api.root import Adapters, check, connector, open_broker
 from config import Settings, child_environment, replaced
 from pipeline import Pipeline, RiachoError, Stage, Worker
+from pipeline.embedded import EmbeddedServer
+from pipeline.errors import EmbeddedServerFailed
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A child that ran this long had started well: its next crash is a new matter, and no wrong setting of ours.
 SETTLED_AFTER = 30.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
+# Before each time that the embedded server is started again, in seconds: at once first, as webhooks are refused
+# without it. After the last it is given up on.
+SERVER_PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)
+SERVER_LOOKED_AT_EVERY = 0.1
 # What `riacho up` grows: transcription apart and at lower priority, so that it cannot slow down the chat.
 UP = {
     "api": ["api"],
@@ -210,3 +218,37 @@ class ProcessTree:
         """Wait for the first crash of any process."""
         crashes = [asyncio.create_task(child.crashed.wait()) for child in self._children]
         await asyncio.wait(crashes, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def on_server(server: EmbeddedServer, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work, and keep its server running meanwhile. Raises EmbeddedServerFailed, the work cancelled, where
+    the server will not run."""
+    keeping, working = asyncio.create_task(_keep_running(server)), asyncio.create_task(work)
+    await asyncio.wait([keeping, working], return_when=asyncio.FIRST_COMPLETED)
+    other = keeping if working.done() else working
+    other.cancel()
+    await asyncio.wait([other])
+    return working.result() if other is keeping else keeping.result()
+
+
+async def _keep_running(server: EmbeddedServer) -> Never:
+    loop, pauses = asyncio.get_running_loop(), iter(SERVER_PAUSES)
+    while True:
+        started = loop.time()
+        while (code := server.exit_code()) is None:  # noqa: ASYNC110 - no event tells of another process
+            await asyncio.sleep(SERVER_LOOKED_AT_EVERY)
+        if loop.time() - started > SETTLED_AFTER:
+            pauses = iter(SERVER_PAUSES)
+        pause = next(pauses, None)
+        if pause is None:
+            raise EmbeddedServerFailed(
+                f"the server in {server.folder} ended again and again; {server.folder}/valkey.log may say why"
+            )
+        log.error("the embedded server ended with exit code %d; starting it again in %g s", code, pause)
+        await asyncio.sleep(pause)
+        try:
+            await asyncio.to_thread(server.start)  # reading its data may take a while
+        except EmbeddedServerFailed as error:
+            log.error("%s", error)
+        else:
+            log.warning("the embedded server runs again")

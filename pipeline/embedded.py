@@ -42,21 +42,20 @@ class EmbeddedServer:
     """
 
     def __init__(self, folder: Path, *, binary: Path | None = None) -> None:
-        self._folder = folder.resolve()
-        self._socket = _socket_path(self._folder)
+        self.folder = folder.resolve()
+        self._socket = _socket_path(self.folder)
         self._binary = binary
         self.url = f"unix://{quote(str(self._socket))}"
 
     def __enter__(self) -> Self:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self._folder / "riacho.lock")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.folder / "riacho.lock")
         except OSError as error:
-            raise EmbeddedServerFailed(f"cannot keep data in {self._folder}: {error.strerror}") from error
+            raise EmbeddedServerFailed(f"cannot keep data in {self.folder}: {error.strerror}") from error
         try:
             _stop_orphan(self._socket)
-            self._process = self._start()
-            self._wait_until_it_answers()
+            self.start()
         except BaseException:
             self._lock.close()
             raise
@@ -73,7 +72,19 @@ class EmbeddedServer:
             self._process.wait()
         self._lock.close()
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def start(self) -> None:
+        """Start it, once more after it ended by itself; returns when it has read its data and answers.
+
+        Raises EmbeddedServerFailed.
+        """
+        self._process = self._spawn()
+        self._wait_until_it_answers()
+
+    def exit_code(self) -> int | None:
+        """What it ended with, a signal's number negative; None while it runs."""
+        return self._process.poll()
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
         try:
             command = [str(self._binary or get_binary_path()), "--unixsocket", str(self._socket)]
         except ValkeyBinaryNotFoundError as error:
@@ -82,9 +93,16 @@ class EmbeddedServer:
             command += f"--{name}", value
         # A session of its own: Ctrl-C goes to every process of a terminal, and the server has to outlive the
         # workers that are finishing. Started in its folder, so that no path needs quoting.
-        return subprocess.Popen(  # noqa: S603 - our own binary
-            command, cwd=self._folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        try:
+            return subprocess.Popen(  # noqa: S603 - our own binary
+                command,
+                cwd=self.folder,
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise EmbeddedServerFailed(f"cannot start a server in {self.folder}: {error.strerror}") from error
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_DEADLINE
@@ -95,7 +113,7 @@ class EmbeddedServer:
             self._process.kill()
             self._process.wait()
             raise EmbeddedServerFailed(
-                f"the server in {self._folder} did not start; {self._folder}/valkey.log says why"
+                f"the server in {self.folder} did not start; {self.folder}/valkey.log says why"
             )
 
 

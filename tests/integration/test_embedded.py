@@ -69,6 +69,18 @@ def test_a_server_that_outlived_its_process_is_stopped_and_its_data_kept(tmp_pat
         assert client.info("server")["process_id"] != orphan
 
 
+def test_a_server_that_ended_by_itself_is_started_again_on_its_data(tmp_path: Path) -> None:
+    with embedded(tmp_path) as server, Redis.from_url(server.url) as client:
+        client.config_set("appendfsync", "always")
+        client.set("note", "kept")
+        assert server.exit_code() is None
+        os.kill(server._process.pid, signal.SIGKILL)
+        server._process.wait()
+        assert server.exit_code() == -signal.SIGKILL
+        server.start()
+        assert client.get("note") == b"kept"
+
+
 @pytest.mark.parametrize("name", ["long-" * 40, "with space", "a#b?c%20d", "ação", "quo\"te's", "-dash"])
 def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     with embedded(tmp_path / name) as server, Redis.from_url(server.url) as client:
