@@ -20,6 +20,7 @@ from api.root import check
 from config import Secret, Settings, SettingsError, replaced, telemetry
 from pipeline import Broker, RiachoError
 from pipeline.embedded import EmbeddedServer
+from pipeline.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,8 @@ def main() -> None:
         sys.exit(130)
     except (RiachoError, SettingsError) as error:
         typer.echo(f"riacho: {error}", err=True)
-        sys.exit(processes.CANNOT_START)
+        away = isinstance(error, ServerUnavailable)
+        sys.exit(processes.SERVER_AWAY if away else processes.CANNOT_START)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ UP = {
 
 # Exit code of a process that was told something it cannot work with: starting it again would not help.
 CANNOT_START = 3
+# Of one whose server is away, which may be back at the next start.
+SERVER_AWAY = os.EX_TEMPFAIL
 
 
 class CannotListen(RiachoError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from api import processes
-from api.processes import CANNOT_START, Child, ChildFailed, ProcessTree
+from api.processes import CANNOT_START, SERVER_AWAY, Child, ChildFailed, ProcessTree
 from config import load
 from tests.support import eventually
 
@@ -45,6 +45,18 @@ async def test_a_child_that_cannot_start_is_given_up_on(plan: Path) -> None:
     with pytest.raises(ChildFailed, match="the scripted process cannot start"):
         await scripted(plan, f"0 {CANNOT_START}", "60 0").run()
     assert plan.read_text() == "60 0", "it was not started again"
+
+
+async def test_a_child_that_finds_the_server_away_is_started_again(plan: Path) -> None:
+    child = scripted(plan, f"0 {SERVER_AWAY}", "60 0")
+    running = asyncio.create_task(child.run())
+
+    async def started_again() -> bool:
+        return plan.read_text() == ""
+
+    await eventually(started_again)
+    child.stop()
+    await asyncio.wait_for(running, 20)
 
 
 async def test_a_child_that_had_worked_is_started_again_whatever_it_ends_with(plan: Path) -> None:

@@ -1,8 +1,10 @@
 """The embedded server is killed: it comes back with its data and everybody goes on, or all of it ends."""
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -40,6 +42,24 @@ async def kill(url: str) -> None:
         os.kill((await redis.info("server"))["process_id"], signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def held_up(pid: int) -> Iterator[None]:
+    """The process stands still while it lasts."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A data folder; a server that a failed test leaves on it is stopped."""
+    yield tmp_path
+    with contextlib.suppress(EmbeddedServerFailed), EmbeddedServer(tmp_path):
+        pass
+
+
 async def ready(http: aiohttp.ClientSession) -> bool:
     try:
         async with http.get("/readyz") as answer:
@@ -64,45 +84,44 @@ def replied_to(folder: Path) -> list[str]:
     return sorted(msgspec.json.decode(line, type=Sent).to for line in lines)
 
 
-async def test_under_up_a_killed_server_comes_back_and_nothing_accepted_is_lost(tmp_path: Path) -> None:
-    port, log = free_port(), tmp_path / "log"
-    env = environment(RIACHO_DATA_FOLDER=tmp_path, RIACHO_WHATSAPP_APP_SECRET=SECRET, RIACHO_WORKER_LEASE=1)
+async def test_under_up_a_killed_server_comes_back_and_nothing_accepted_is_lost(folder: Path) -> None:
+    port, log = free_port(), folder / "log"
+    env = environment(RIACHO_DATA_FOLDER=folder, RIACHO_WHATSAPP_APP_SECRET=SECRET, RIACHO_WORKER_LEASE=1)
     before, after = [str(chat) for chat in range(100, 150)], "200"
     with log.open("wb") as stderr, riacho("up", "--port", str(port), env=env, stderr=stderr) as process:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             await eventually(lambda: ready(http), what="readiness", deadline=40)
             (worker,) = (pid for pid in children(process.pid) if "process-conv" in command_line(pid))
-            os.kill(worker, signal.SIGSTOP)  # what was accepted is still to be worked when the server dies
-            assert all(await asyncio.gather(*(accepted(http, chat) for chat in before)))
-            await kill(EmbeddedServer(tmp_path).url)
-            await eventually(lambda: accepted(http, after), what="a webhook being accepted again")
-        os.kill(worker, signal.SIGCONT)
+            with held_up(worker):  # what was accepted is still to be worked when the server dies
+                assert all(await asyncio.gather(*(accepted(http, chat) for chat in before)))
+                await kill(EmbeddedServer(folder).url)
+                await eventually(lambda: accepted(http, after), what="a webhook being accepted again")
 
         async def all_replied() -> bool:
-            return {*before, after} <= set(replied_to(tmp_path))
+            return {*before, after} <= set(replied_to(folder))
 
         await eventually(all_replied, what="a reply to every message")
         assert await asyncio.to_thread(stop, process) == 0
-    assert replied_to(tmp_path) == [*before, after], "one each"
+    assert replied_to(folder) == [*before, after], "one each"
     assert "the embedded server ended with exit code -9; starting it again" in log.read_text()
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return replaced(load(environ={}), data={"folder": tmp_path})
+def settings(folder: Path) -> Settings:
+    return replaced(load(environ={}), data={"folder": folder})
 
 
 def test_a_server_that_cannot_be_started_again_ends_the_work_and_says_so(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(processes, "SERVER_PAUSES", (0.0, 0.01, 0.01))
     ended = asyncio.Event()
 
     async def work(served: Settings) -> None:
-        (tmp_path / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense")
+        (folder / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense")
         await kill(served.redis.url.reveal())
         try:
-            await asyncio.Event().wait()
+            await asyncio.wait_for(asyncio.Event().wait(), 20)
         finally:
             ended.set()
 
@@ -110,7 +129,7 @@ def test_a_server_that_cannot_be_started_again_ends_the_work_and_says_so(
         with_server(settings, work)
     assert ended.is_set(), "it had a chance to end in order"
     assert caplog.text.count("did not start") == 3
-    with pytest.raises(EmbeddedServerFailed), EmbeddedServer(tmp_path):
+    with pytest.raises(EmbeddedServerFailed), EmbeddedServer(folder):
         pass  # the folder is free again: it is its data that is refused
 
 

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
+from api.processes import SERVER_AWAY
 from pipeline import Broker, Context, Done, Job, Pipeline
 from pipeline.embedded import EmbeddedServer
 from pipeline.errors import ServerUnavailable
@@ -158,7 +159,7 @@ async def test_a_server_that_forgot_its_scripts_or_everything_is_worked_on(
 def test_a_server_that_is_down_at_start_is_one_clear_line(command: str) -> None:
     env = environment(REDIS_URL="redis://:hunter2@127.0.0.1:1/0", RIACHO_AUDIO_MODEL="none")
     ended = run(command, env=env)
-    assert ended.returncode == 3
+    assert ended.returncode == SERVER_AWAY
     (line,) = ended.stderr.splitlines()
     assert line.startswith("riacho: cannot reach Redis at redis://127.0.0.1:1/0: ")
     assert "Start Redis there, or set REDIS_URL" in line
@@ -168,7 +169,7 @@ def test_a_server_that_is_down_at_start_is_one_clear_line(command: str) -> None:
 @pytest.mark.parametrize("command", ["api", "worker", "status"])
 def test_where_no_server_is_named_the_one_of_up_is_meant(tmp_path: Path, command: str) -> None:
     ended = run(command, env=environment(RIACHO_DATA_FOLDER=tmp_path))
-    assert ended.returncode == 3
+    assert ended.returncode == SERVER_AWAY
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"riacho: cannot reach Redis at unix://{tmp_path}/valkey.sock: ")
 
