@@ -2,9 +2,6 @@
 
 import asyncio
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,6 +13,7 @@ from pipeline.executor import Executor
 from pipeline.fetcher import Fetcher
 from pipeline.lane import Lane
 from pipeline.message import Delivery
+from pipeline.name import ConsumerName
 from pipeline.services import ticker
 from pipeline.services.renewer import Renewer
 from pipeline.services.steward import Steward
@@ -49,7 +47,8 @@ class Worker:
         lease: float = 15.0,
         grace: float = 60.0,
     ) -> None:
-        self.consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+        self._name = ConsumerName()
+        self.consumer = str(self._name)
         self.broker = connect()
         self.settler = Settler(self.broker, self.consumer)
         executor = Executor(self.broker, self.consumer)
@@ -66,26 +65,31 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> int:
         """Work until `stop` is set; returns how many jobs it leaves to their lease: they would not end,
         or their outcome could not be written."""
-        async with self.broker:
-            await self.broker.ensure_groups()
-            await asyncio.gather(*(lane.stage.prepare() for lane in self.lanes if lane.stage.prepare))
-            self._renewer.start()
-            stop_timing = asyncio.Event()
-            fetching = [asyncio.create_task(fetcher.run()) for fetcher in self._fetchers]
-            settling = asyncio.create_task(self.settler.run())
-            listening = asyncio.create_task(self._steward.run())
-            timing = [
-                asyncio.create_task(ticker.every(TIMEOUT_PRECISION, lane.run_once, stop_timing))
-                for lane in self.lanes
-            ]
-            log.info("working %s as %s", ", ".join(lane.stage.full_name for lane in self.lanes), self.consumer)
-            try:
-                await _until(stop, [*fetching, settling, listening, *timing])
-            finally:
-                self._steward.stop()
-                unfinished = await self._shut_down(fetching, settling)
-                stop_timing.set()
-                await asyncio.wait([listening, *timing])
+        try:
+            async with self.broker:
+                await self.broker.ensure_groups()
+                await asyncio.gather(*(lane.stage.prepare() for lane in self.lanes if lane.stage.prepare))
+                return await self._work(stop)
+        finally:
+            self._name.release()
+
+    async def _work(self, stop: asyncio.Event) -> int:
+        self._renewer.start()
+        stop_timing = asyncio.Event()
+        fetching = [asyncio.create_task(fetcher.run()) for fetcher in self._fetchers]
+        settling = asyncio.create_task(self.settler.run())
+        listening = asyncio.create_task(self._steward.run())
+        timing = [
+            asyncio.create_task(ticker.every(TIMEOUT_PRECISION, lane.run_once, stop_timing)) for lane in self.lanes
+        ]
+        log.info("working %s as %s", ", ".join(lane.stage.full_name for lane in self.lanes), self.consumer)
+        try:
+            await _until(stop, [*fetching, settling, listening, *timing])
+        finally:
+            self._steward.stop()
+            unfinished = await self._shut_down(fetching, settling)
+            stop_timing.set()
+            await asyncio.wait([listening, *timing])
         return unfinished
 
     async def _shut_down(self, fetching: list[asyncio.Task[None]], settling: asyncio.Task[None]) -> int:
