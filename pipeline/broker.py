@@ -248,7 +248,14 @@ class Broker:
         command = ("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "BLOCK", block_ms, "STREAMS", key, ">")
         # The margin is for the server to answer after the block time; a reader must outlast it.
         reply = await self._wire.blocking(*command, timeout=block_ms / 1000 + 3, started=started)
-        return [_delivery(stage, partition, *entry) for entry in reply[0][1]] if reply else []
+        if not reply:
+            return []
+        return [
+            Delivery(stage, partition, entry, fields[1], 1)
+            if len(fields) == 2 and fields[0] == b"e"  # nearly always
+            else _delivery(stage, partition, entry, fields, 1)
+            for entry, fields in reply[0][1]
+        ]
 
     async def unblock(self, reader: int) -> bool:
         """End a waiting fetch early; False where it is not waiting."""
@@ -530,10 +537,8 @@ def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
 
 
 def _delivery(
-    stage: str, partition: int, entry: bytes, fields: list[bytes], attempt: int = 1, since: bytes = b""
+    stage: str, partition: int, entry: bytes, fields: list[bytes], attempt: int, since: bytes = b""
 ) -> Delivery:
-    if len(fields) == 2 and fields[0] == b"e":  # nearly always
-        return Delivery(stage, partition, entry, fields[1], attempt, b"", since)
     origin = dict(zip(fields[::2], fields[1::2], strict=True)).get(b"i", b"")
     return Delivery(stage, partition, entry, _body(fields), attempt, origin, since)
 

@@ -36,19 +36,21 @@ _encode = msgspec.msgpack.Encoder().encode
 class Slot:
     """What a running handler can be interrupted by: the task it runs in, and when its time is over."""
 
-    __slots__ = ("deadline", "delivery", "interrupts", "late", "task", "timeout")
+    __slots__ = ("deadline", "delivery", "interrupts", "late", "started", "task", "timeout")
 
     def __init__(self, task: "asyncio.Task[Any]") -> None:
         self.task = task
         self.delivery: Delivery | None = None  # of a batch it is none
         self.timeout = math.inf  # seconds
-        self.deadline = math.inf  # on the monotonic clock
+        self.started = 0.0  # on the monotonic clock, as is
+        self.deadline = math.inf
         self.late = False
         self.interrupts = 0
 
-    def begin(self, timeout: float, delivery: Delivery | None = None) -> None:
-        """A handler is about to run."""
-        self.delivery, self.timeout, self.deadline = delivery, timeout, time.monotonic() + timeout
+    def begin(self, timeout: float) -> None:
+        """A handler is about to run, for `timeout` seconds at most."""
+        self.started, self.timeout = time.monotonic(), timeout
+        self.deadline = self.started + timeout
 
     def interrupt(self) -> None:
         """Cancel the handler; the slot goes on."""
@@ -92,21 +94,28 @@ class Executor:
         if stage.rates is not None and (wait := await self._admit(stage, delivery, envelope)):
             return wait
         if self._traced:
-            with telemetry.process(stage, delivery, envelope) as span:
-                delivery.trace = telemetry.traceparent(span)
-                ending = await self._call(stage, delivery, envelope, slot)
-                telemetry.ended(span, ending)
-                return ending
+            return await self._run_traced(stage, delivery, envelope, slot)
         delivery.trace = envelope.trace  # what others trace stays one trace
-        return await self._call(stage, delivery, envelope, slot)
+        returned = await self._call(stage, delivery, envelope, slot)
+        return NOTHING if returned is None else self._seal(stage, delivery, envelope, returned)
 
-    async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
-        slot.begin(envelope.timeout or stage.timeout, delivery)
+    async def _run_traced(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
+        with telemetry.process(stage, delivery, envelope) as span:
+            delivery.trace = telemetry.traceparent(span)
+            ending = self._seal(stage, delivery, envelope, await self._call(stage, delivery, envelope, slot))
+            telemetry.ended(span, ending)
+            return ending
+
+    async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Any:
+        """What the handler returned, or what its exception says."""
+        slot.delivery = delivery
+        slot.begin(envelope.timeout or stage.timeout)
         try:
-            returned = await _outcome(stage, Context(delivery, envelope, self._report), envelope.payload, slot)
+            return await stage.handler(Context(delivery, envelope, self._report), envelope.payload)
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and must not end its slot
+            return _outcome(error, slot)
         finally:
             slot.clear()
-        return NOTHING if returned is None else self._seal(stage, delivery, envelope, returned)
 
     async def run_batch(self, stage: Stage, deliveries: Sequence[Delivery], slot: Slot) -> list[Ending]:
         """How each delivery of a batch ended. The batch may take as long as its most patient job."""
@@ -137,14 +146,16 @@ class Executor:
             ]
             payloads = [envelope.payload for envelope in envelopes.values()]
             try:
-                returned = await _outcome(stage, contexts, payloads, slot)
+                returned = await stage.handler(contexts, payloads)
+            except BaseException as error:  # noqa: BLE001 - as above
+                returned = _outcome(error, slot)
             finally:
                 slot.clear()
         if isinstance(returned, Retry | Bury):
             return [returned] * len(payloads)
         if not isinstance(returned, list | tuple) or len(returned) != len(payloads):
-            error = f"the handler of a batch of {len(payloads)} has to return a list of as many, not {returned!r}"
-            return [Retry(math.nan, error)] * len(payloads)
+            said = f"the handler of a batch of {len(payloads)} has to return a list of as many, not {returned!r}"
+            return [Retry(math.nan, said)] * len(payloads)
         return returned
 
     def _decode(self, stage: Stage, delivery: Delivery) -> Envelope[Any] | Ending:
@@ -203,24 +214,22 @@ class Executor:
         return Settled(msgspec.Raw(encoded), forwards)
 
 
-async def _outcome(stage: Stage, context: Any, payload: Any, slot: Slot) -> Any:
-    """What a handler returned, or what its exception says; NaN stands for the policy's backoff."""
-    try:
-        return await stage.handler(context, payload)
-    except Permanent as error:
-        return Bury(_message(error))
-    except RetryLater as error:
-        return Retry(error.seconds, _message(error), counts=False)
-    except asyncio.CancelledError as error:
-        if slot.task.cancelling() > slot.interrupts:
-            raise
-        # Else we interrupted it, or it cancelled itself.
-        return Retry(math.nan, f"took longer than {slot.timeout:g} s" if slot.late else _said(error))
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # a handler may raise anything, and must not end its slot
-        log.debug("handler failed", exc_info=True)
-        return Retry(math.nan, _said(error))
+def _outcome(error: BaseException, slot: Slot) -> Retry | Bury:
+    """What a handler's exception says; NaN stands for the policy's backoff. Raises what is not its own."""
+    match error:
+        case Permanent():
+            return Bury(_message(error))
+        case RetryLater():
+            return Retry(error.seconds, _message(error), counts=False)
+        case asyncio.CancelledError():
+            if slot.task.cancelling() > slot.interrupts:
+                raise error
+            # Else we interrupted it, or it cancelled itself.
+            return Retry(math.nan, f"took longer than {slot.timeout:g} s" if slot.late else _said(error))
+        case KeyboardInterrupt() | GeneratorExit():
+            raise error
+    log.debug("handler failed", exc_info=error)
+    return Retry(math.nan, _said(error))
 
 
 def _again(delivery: Delivery, policy: RetryPolicy, asked: Retry) -> Retry | Bury:

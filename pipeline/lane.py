@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.executor import Executor, Slot
 from pipeline.message import Delivery
-from pipeline.outcome import Ending, Retry, Throttled
-from pipeline.settler import Settler
+from pipeline.outcome import Ending, Retry, Settled, Throttled
+from pipeline.settler import Ended, Settler
 from pipeline.stage import Batch, Stage
 
 # A slot whose handlers never wait lets the rest of the worker run after so many seconds.
@@ -39,8 +39,10 @@ class Lane:
         self._waking = False
         self._arrival = asyncio.Event()  # a batch that is not full waits for it
         self._running = 0
+        self._ended: list[Ended] = []  # and not yet with the settler
         self._cut_off: list[Delivery] = []
         self._changed = asyncio.Event()
+        self._low = stage.prefetch // 2  # few enough ready entries to fetch more
         self._reserved = 0
         self._capacity = stage.at_once + stage.prefetch
         self._closed = False
@@ -65,9 +67,9 @@ class Lane:
         return count
 
     def _worth_a_fetch(self) -> bool:
-        half_used = len(self._ready) <= self.stage.prefetch // 2
         # What ran but is not settled yet has a bound too: a server that settles slowly is not read from faster.
-        return half_used and self.room() > 0 and self.unfinished() < self._capacity + MOST_UNSETTLED
+        few = len(self._ready) <= self._low and self.unfinished() < self._capacity + MOST_UNSETTLED
+        return few and self.room() > 0
 
     def accept(self, deliveries: Iterable[Delivery], reserved: int) -> None:
         """Take in what came of a reservation, which is then over."""
@@ -104,7 +106,7 @@ class Lane:
 
     def close(self) -> None:
         """Take nothing in and start nothing any more."""
-        self._closed = True
+        self._closed, self._low = True, self._capacity
         self._arrival.set()
         self._changed.set()
 
@@ -112,7 +114,7 @@ class Lane:
         """Everything fetched but not started, which is then no longer held."""
         unstarted = list(self._ready)
         self._ready.clear()
-        self.let_go(unstarted)
+        self._forget(unstarted)
         return unstarted
 
     async def drain(self, grace: float) -> list[Delivery]:
@@ -131,11 +133,19 @@ class Lane:
             task.cancel()
         if self._slots:
             await asyncio.wait(self._slots, timeout=1)
-        self.let_go(self._cut_off)
+        self._forget(self._cut_off)
         return self._cut_off
 
-    def let_go(self, deliveries: Iterable[Delivery]) -> None:
+    def take_ended(self) -> list[Ended]:
+        """What ended, for the settler; it is held until let go."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def let_go(self, ended: Iterable[Ended]) -> None:
         """These are settled, or another's: nobody has to finish them here any more."""
+        self._forget(delivery for delivery, _ in ended)
+
+    def _forget(self, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
             held = self.held[delivery.partition]
             if held.get(delivery.entry) is delivery:
@@ -157,11 +167,11 @@ class Lane:
         loop = asyncio.get_running_loop()
         slot = self._slots[asyncio.current_task()]  # type: ignore[index]
         work = functools.partial(self._work_batch, self.stage.batch) if self.stage.batch else self._work
-        turn_over = time.monotonic() + LONGEST_TURN
+        turn_over = 0.0
         while True:
             while self._ready and not self._closed:
                 await work(slot)
-                if time.monotonic() > turn_over:
+                if slot.started > turn_over:
                     await asyncio.sleep(0)
                     turn_over = time.monotonic() + LONGEST_TURN
             idle = loop.create_future()
@@ -179,13 +189,13 @@ class Lane:
         delivery = self._take()
         self._running += 1
         try:
-            self._hand_over(delivery, await self._executor.run(self.stage, delivery, slot))
+            self._end(delivery, await self._executor.run(self.stage, delivery, slot))
         except BaseException as error:
             self._leave([delivery], error)
             raise
         finally:
             self._running -= 1
-            if not self._running or len(self._ready) <= self.stage.prefetch // 2:
+            if len(self._ready) <= self._low:
                 self._changed.set()
 
     async def _work_batch(self, batching: Batch, slot: Slot) -> None:
@@ -194,7 +204,7 @@ class Lane:
         try:
             endings = await self._executor.run_batch(self.stage, batch, slot)
             for delivery, ending in zip(batch, endings, strict=True):
-                self._hand_over(delivery, ending)
+                self._end(delivery, ending)
         except BaseException as error:
             self._leave(batch, error)
             raise
@@ -216,13 +226,15 @@ class Lane:
             return []
         return [self._take() for _ in range(min(len(self._ready), batch.size))]
 
-    def _hand_over(self, delivery: Delivery, ending: Ending) -> None:
-        delivery.parked = isinstance(ending, Retry | Throttled)
-        self._settler.put(self, delivery, ending)
+    def _end(self, delivery: Delivery, ending: Ending) -> None:
+        delivery.parked = type(ending) is not Settled and isinstance(ending, Retry | Throttled)
+        self._ended.append((delivery, ending))
+        if len(self._ended) == 1:
+            self._settler.come(self)
 
     def _leave(self, deliveries: Sequence[Delivery], error: BaseException) -> None:
         """What was cut off is handed back; else nobody is going to finish it here: let its lease end."""
         if isinstance(error, asyncio.CancelledError):
             self._cut_off += deliveries
         else:
-            self.let_go(deliveries)
+            self._forget(deliveries)

@@ -16,19 +16,22 @@ from pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
 
+Ended = tuple[Delivery, Ending]
+
 
 class Holder(Protocol):
     """Who holds deliveries until they are settled: a lane."""
 
     stage: Stage
 
-    def let_go(self, deliveries: Iterable[Delivery]) -> None:
+    def take_ended(self) -> list[Ended]:
+        """What ended since this was asked last."""
+
+    def let_go(self, ended: Iterable[Ended]) -> None:
         """These outcomes are written, or were found to be another's."""
 
 
-Ended = tuple[Delivery, Ending]
-# Whose delivery ended, and how; a plain tuple, as there is one a job.
-_Item = tuple[Holder, Delivery, Ending]
+_Batch = tuple[Holder, list[Ended]]
 
 
 class Settler:
@@ -43,7 +46,7 @@ class Settler:
         self.counts: Counter[str] = Counter()
         self._broker = broker
         self._consumer = consumer
-        self._waiting: list[_Item] = []
+        self._waiting: list[Holder] = []
         self._wake = asyncio.Event()
         self._closing = False
         self._writers: dict[type[Ending], tuple[str, Callable[..., Awaitable[list[bool]]]]] = {
@@ -52,11 +55,10 @@ class Settler:
             Bury: ("buried", broker.bury),
         }
 
-    def put(self, holder: Holder, delivery: Delivery, ending: Ending) -> None:
-        """Queue an outcome; its holder is told when it is written."""
-        if not self._waiting:
-            self._wake.set()
-        self._waiting.append((holder, delivery, ending))
+    def come(self, holder: Holder) -> None:
+        """Something ended there: take it, when there is time for it."""
+        self._waiting.append(holder)
+        self._wake.set()
 
     async def run(self) -> None:
         """Write until closed and empty."""
@@ -64,36 +66,43 @@ class Settler:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                batch, self._waiting = self._waiting, []
-                await self._write_until_taken(batch)
+                holders, self._waiting = self._waiting, []
+                await self._write_until_taken([(holder, holder.take_ended()) for holder in holders])
 
     def close(self) -> None:
         """Let `run` end when everything is written."""
         self._closing = True
         self._wake.set()
 
-    async def _write_until_taken(self, batch: list[_Item]) -> None:
+    async def _write_until_taken(self, batch: list[_Batch]) -> None:
         pause = 0.05
         while True:
             try:
                 return await self._write(batch)
             except (ServerUnavailable, RedisError) as error:
-                log.warning("outcomes of %d jobs wait to be written: %s", len(batch), error)
+                count = sum(len(ended) for _, ended in batch)
+                log.warning("outcomes of %d jobs wait to be written: %s", count, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
 
-    async def _write(self, batch: list[_Item]) -> None:
-        groups: dict[tuple[Holder, int], list[Ended]] = defaultdict(list)
-        for holder, delivery, ending in batch:
-            groups[holder, delivery.partition].append((delivery, ending))
+    async def _write(self, batch: list[_Batch]) -> None:
         calls = [
             self._write_group(holder.stage, partition, group[start : start + MOST_PER_CALL])
-            for (holder, partition), group in groups.items()
+            for holder, ended in batch
+            for partition, group in self._by_partition(ended)
             for start in range(0, len(group), MOST_PER_CALL)
         ]
         await asyncio.gather(*calls)
-        for (holder, _), group in groups.items():
-            holder.let_go(delivery for delivery, _ in group)
+        for holder, ended in batch:
+            holder.let_go(ended)
+
+    def _by_partition(self, ended: list[Ended]) -> Iterable[tuple[int, list[Ended]]]:
+        if self._broker.partitions == 1:
+            return [(0, ended)]
+        groups: dict[int, list[Ended]] = defaultdict(list)
+        for one in ended:
+            groups[one[0].partition].append(one)
+        return groups.items()
 
     async def _write_group(self, stage: Stage, partition: int, group: list[Ended]) -> None:
         kinds: dict[type[Ending], list[Any]] = defaultdict(list)
