@@ -90,6 +90,10 @@ class Wire:
             connection = await self._pool.get_connection()
             try:
                 return await talk(connection)
+            except ReadOnlyError:
+                # What was the primary is none any more; a new connection may lead to the one that is.
+                await connection.disconnect(nowait=True)
+                raise
             except ResponseError:
                 raise
             except BaseException:

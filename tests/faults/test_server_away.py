@@ -15,24 +15,11 @@ from pipeline import Broker, Context, Done, Job, Pipeline
 from pipeline.embedded import EmbeddedServer
 from pipeline.errors import ServerUnavailable
 from tests.conftest import server_binary
+from tests.faults.servers import OwnServer
 from tests.processes import environment, run
 from tests.support import Connect, Number, add_one, eventually, jobs, stage, until, unused, working
 
 pytestmark = pytest.mark.faults
-
-
-class OwnServer:
-    """A server of this test alone, to be stopped and started."""
-
-    def __init__(self, folder: Path) -> None:
-        self._embedded = EmbeddedServer(folder, binary=server_binary())
-        self.url = self._embedded.url
-
-    async def start(self) -> None:
-        await asyncio.to_thread(self._embedded.__enter__)
-
-    async def stop(self) -> None:
-        await asyncio.to_thread(self._embedded.__exit__, None, None, None)
 
 
 @pytest.fixture
