@@ -180,7 +180,9 @@ class Pipeline:
             kind, wanted = type(job.payload).__name__, stage.payload.__name__
             raise BadPayload(f"payload of {stage.full_name}: expected {wanted}, got {kind}")
         if not 0 <= job.delay <= LONGEST_DELAY:
-            raise BadInput(f"delay of {job.delay:g} s for {stage.full_name}; at most {LONGEST_DELAY:g} s")
+            raise BadInput(
+                f"delay of {job.delay:g} s for {stage.full_name}; it goes from 0 to {LONGEST_DELAY:.0f} s"
+            )
         return stage
 
     def payload(self, stage: Stage, value: object) -> Any:

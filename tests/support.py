@@ -2,19 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
-from pipeline import Broker, Job, JobId, Pipeline, RetryPolicy, Stage, Worker
+from pipeline import Broker, Context, Job, JobId, Pipeline, RetryPolicy, Stage, Worker
 from pipeline.stage import Handler
-from pipeline.views import JobView
+from pipeline.views import JobView, StageStatus
 
 DEADLINE = 20.0
 
 Connect = Callable[[], Broker]
+Connector = Callable[..., Connect]
 
 
 class Number(msgspec.Struct):
@@ -43,6 +44,21 @@ def stage(name: str, handler: Handler, **options: Any) -> Stage:
     return Stage(queue="test", name=name, payload=Number, handler=handler, **defaults | options)
 
 
+class Noted:
+    """A handler that notes the numbers it starts, and then waits while `finish` is not set."""
+
+    def __init__(self, *, finish: bool = True) -> None:
+        self.started: list[int] = []
+        self.finish = asyncio.Event()
+        if finish:
+            self.finish.set()
+
+    async def __call__(self, ctx: Context, payload: Number) -> int:
+        self.started.append(payload.n)
+        await self.finish.wait()
+        return payload.n
+
+
 async def unused(*_: object) -> None:
     """A handler for stages that no worker of the test runs."""
     raise AssertionError("this stage was not to run")
@@ -58,6 +74,20 @@ async def add_one(broker: Broker, job: Job) -> JobId:
     (added,) = await broker.add([job])
     assert added.id
     return added.id
+
+
+async def add_all(broker: Broker, wanted: Sequence[Job]) -> list[JobId]:
+    """Add jobs that are expected to be accepted."""
+    ids = [added.id for added in await broker.add(wanted) if added.id]
+    assert len(ids) == len(wanted)
+    return ids
+
+
+async def look(broker: Broker, job: JobId) -> JobView:
+    """A job that is expected to be known."""
+    view = await broker.look(job)
+    assert view
+    return view
 
 
 async def state(broker: Broker, job: JobId) -> str:
@@ -77,9 +107,24 @@ async def until(broker: Broker, job: JobId, wanted: str, *, deadline: float = DE
     return view
 
 
+async def reached(condition: Callable[[], object], *, what: str = "it") -> None:
+    """Wait for something in this process to become true."""
+
+    async def ask() -> object:
+        return condition()
+
+    await eventually(ask, what=what)
+
+
+async def status(broker: Broker, name: str) -> StageStatus:
+    """A stage's depths and switches."""
+    (found,) = [status for status in await broker.status() if status.stage == name]
+    return found
+
+
 async def depths(broker: Broker, name: str) -> tuple[int, int, int, int]:
     """(waiting, active, retrying, dead) of a stage."""
-    (found,) = [status for status in await broker.status() if status.stage == name]
+    found = await status(broker, name)
     return found.waiting, found.active, found.retrying, found.dead
 
 
