@@ -181,6 +181,8 @@ class Executor:
             return Retry(1.0, _said(error), counts=False)
         except Exception as error:  # noqa: BLE001 - a handler's own code
             return self._seal(stage, delivery, envelope, Retry(math.nan, _said(error)))
+        if delivery.unwanted:  # since we asked
+            return CANCELLED
         return Throttled(wait) if wait else None
 
     def _seal(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], returned: object) -> Ending:

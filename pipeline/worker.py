@@ -59,8 +59,8 @@ class Worker:
             for lane in self.lanes
             for partition in range(self.broker.partitions)
         ]
-        self._steward = Steward(self.broker, self._fetchers, self._give_back_unstarted)
         self._renewer = Renewer(connect, self.lanes, self.consumer, lease)
+        self._steward = Steward(self.broker, self._fetchers, self._give_back_unstarted, self._renewer.hurry)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Work until `stop` is set; returns how many jobs it leaves to their lease: they would not end,

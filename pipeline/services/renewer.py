@@ -33,6 +33,10 @@ class Renewer:
         self._thread.start()
         self._started.wait()
 
+    def hurry(self) -> None:
+        """Renew now, besides: something to cancel may have been missed."""
+        asyncio.run_coroutine_threadsafe(self.run_once(), self._loop)
+
     def stop(self) -> None:
         """End the thread; waits for the renewal under way."""
         self._loop.call_soon_threadsafe(self._stopping.set)

@@ -20,10 +20,17 @@ class Steward:
     nothing out, and the renewer is told what to cancel. A signal makes it immediate.
     """
 
-    def __init__(self, broker: Broker, fetchers: Sequence[Fetcher], give_back: GiveBack) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        fetchers: Sequence[Fetcher],
+        give_back: GiveBack,
+        renew: Callable[[], None],
+    ) -> None:
         self._broker = broker
         self._fetchers = fetchers
         self._give_back = give_back
+        self._renew = renew
         self._inbox: Inbox | None = None
         self._stopping = False
 
@@ -40,8 +47,9 @@ class Steward:
                     case ["cancel", stage, partition, entry]:
                         for lane in self._lanes(stage):
                             lane.cancel(int(partition), entry.encode())
-                    case _:  # listening from here on: what came before may have been missed
+                    case _ if not self._stopping:  # listening from here on: what came before may be missed
                         self._wake(None)
+                        self._renew()
 
     def stop(self) -> None:
         """End `run`; the client library may swallow a cancellation, so it is not cancelled."""
