@@ -76,9 +76,14 @@ class Adapters:
 
 def connector(settings: Settings, pipeline: Pipeline) -> Callable[[], Broker]:
     """Makes brokers: each event loop needs its own."""
-    url = settings.redis.url.reveal()
-    namespace, partitions = settings.redis.namespace, settings.redis.partitions
-    return lambda: Broker(url, pipeline, namespace=namespace, partitions=partitions)
+    redis = settings.redis
+    return lambda: Broker(
+        redis.url.reveal(),
+        pipeline,
+        namespace=redis.namespace,
+        partitions=redis.partitions,
+        memory_share=redis.memory_share,
+    )
 
 
 @asynccontextmanager

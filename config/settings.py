@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]  # a year: infinity is no time
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -52,6 +53,7 @@ class Redis(_Section, frozen=True):
     url: Secret
     namespace: str
     partitions: Count
+    memory_share: Share
 
 
 class Data(_Section, frozen=True):
