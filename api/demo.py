@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from api.processes import ProcessTree, stop_signal
-from api.queues import QueueStatus
+from api.queues import DEPTHS, QueueStatus
 from api.whatsapp import sign
 from config import Secret, Settings, replaced
 from pipeline.views import JobView
@@ -239,8 +239,9 @@ async def _show_end(http: aiohttp.ClientSession, settings: Settings, sent: list[
 def status_table(queues: Sequence[QueueStatus]) -> Table:
     """Depths of all stages, for a terminal."""
     table = Table("queue", "stage")
-    for depth in ("waiting", "active", "retrying", "dead"):
+    for depth in DEPTHS:
         table.add_column(depth, justify="right")
+    table.add_column("")
     for row in _rows(queues):
         table.add_row(*row)
     return table
@@ -249,8 +250,9 @@ def status_table(queues: Sequence[QueueStatus]) -> Table:
 def _rows(queues: Sequence[QueueStatus]) -> Iterator[list[str]]:
     for queue in queues:
         for stage in queue.stages:
-            depths = (stage.waiting, stage.active, stage.retrying, stage.dead)
-            yield [queue.queue, stage.stage, *map(str, depths)]
+            depths = [str(getattr(stage, depth)) for depth in DEPTHS]
+            steered = [word for word in ("paused", "draining") if getattr(stage, word)]
+            yield [queue.queue, stage.stage, *depths, ", ".join(steered)]
 
 
 @asynccontextmanager

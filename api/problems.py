@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from pipeline import Stage
 from pipeline.errors import BadInput, RiachoError, ServerUnavailable, UnknownStage
+from pipeline.message import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,22 @@ def problem_of(error: RiachoError) -> Problem:
         case _:
             log.error("%s", error)
             return Problem(500, "Internal error", "The service is set up wrongly; its log says how.")
+
+
+def problem_of_refusal(stage: Stage, refusal: Refusal) -> Problem:
+    """A job that a stage did not take, and when it is worth offering again."""
+    # In whole seconds, as the header wants it, and never 0: that would ask for it again at once.
+    headers = {"Retry-After": str(max(1, math.ceil(refusal.wait)))}
+    holds = f"{refusal.depth:,} unfinished jobs"
+    match refusal.reason:
+        case "full":
+            detail = f"{stage.full_name} holds {holds}, as many as it may."
+            return Problem(429, "Too many requests", detail, headers)
+        case "draining":
+            detail = f"{stage.full_name} is being drained: it takes no new jobs and holds {holds}."
+        case "memory":
+            detail = "The memory of the queue's server is nearly full."
+    return Problem(503, "Service unavailable", detail, headers)
 
 
 def json(data: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

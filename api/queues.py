@@ -5,25 +5,28 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 
-from api.problems import RETRY_AFTER, Problem, json, problem_of, read_body
-from pipeline import Broker, Job, JobId, RiachoError
+from api.problems import Problem, json, problem_of, problem_of_refusal, read_body
+from pipeline import Broker, Job, JobId, RiachoError, Stage
 from pipeline.errors import BadPayload
 from pipeline.message import Added
 from pipeline.views import StageStatus
 
 MOST_AT_ONCE = 500
+DEPTHS = ("waiting", "delayed", "active", "retrying", "dead")
 
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 
 
 class JobRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A job as a client asks for it. `id` makes asking twice harmless; `key` orders and places."""
+    """A job as a client asks for it. `id` makes asking twice harmless; `key` orders and places; `delay` is how
+    many seconds it waits before anybody may run it."""
 
     kind: str
     payload: dict[str, Any]
     tenant: Name = ""
     key: Name = ""
     id: Name = ""
+    delay: float = 0.0
 
 
 class Accepted(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -35,11 +38,12 @@ class QueueStatus(msgspec.Struct):
     """Depths of a queue: the sums over its stages, and each stage's own."""
 
     queue: str
-    waiting: int
-    active: int
-    retrying: int
-    dead: int
-    stages: list[StageStatus]
+    waiting: int = 0
+    delayed: int = 0
+    active: int = 0
+    retrying: int = 0
+    dead: int = 0
+    stages: list[StageStatus] = []
 
 
 class QueueEndpoints:
@@ -73,13 +77,22 @@ class QueueEndpoints:
                 answers[index] = problem_of(error)
         added = await self._broker.add(list(jobs.values()))
         for index, answer in zip(jobs, added, strict=True):
-            answers[index] = _answer(jobs[index], answer)
+            answers[index] = _answer(self._broker.pipeline.stage(jobs[index].stage), answer)
         return [answer for answer in answers if answer is not None]
 
     def _job(self, queue: str, request: JobRequest) -> Job:
         stage = self._broker.pipeline.find(queue, request.kind)
         payload = self._broker.pipeline.payload(stage, request.payload)
-        return Job(stage=stage.name, payload=payload, tenant=request.tenant, key=request.key, dedup=request.id)
+        job = Job(
+            stage=stage.name,
+            payload=payload,
+            tenant=request.tenant,
+            key=request.key,
+            dedup=request.id,
+            delay=request.delay,
+        )
+        self._broker.pipeline.check(job)  # here, where it is this job's error and not that of a whole list
+        return job
 
     async def job(self, request: web.Request) -> web.Response:
         """GET /queue/job/{queue}/{jobId}."""
@@ -99,9 +112,9 @@ def summed(stages: list[StageStatus]) -> list[QueueStatus]:
     """Stages grouped by queue."""
     queues: dict[str, QueueStatus] = {}
     for stage in stages:
-        queue = queues.setdefault(stage.queue, QueueStatus(stage.queue, 0, 0, 0, 0, []))
+        queue = queues.setdefault(stage.queue, QueueStatus(stage.queue))
         queue.stages.append(stage)
-        for depth in ("waiting", "active", "retrying", "dead"):
+        for depth in DEPTHS:
             setattr(queue, depth, getattr(queue, depth) + getattr(stage, depth))
     return list(queues.values())
 
@@ -116,7 +129,7 @@ def _decode(body: bytes) -> JobRequest | list[JobRequest]:
     return asked
 
 
-def _answer(job: Job, added: Added) -> Accepted | Problem:
-    if added.id is None:
-        return Problem(429, "Too many requests", f"Stage {job.stage} is full; try again later.", RETRY_AFTER)
+def _answer(stage: Stage, added: Added) -> Accepted | Problem:
+    if added.refusal:
+        return problem_of_refusal(stage, added.refusal)
     return Accepted(str(added.id), added.duplicate)

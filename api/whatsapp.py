@@ -3,15 +3,16 @@
 import hashlib
 import hmac
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from aiohttp import web
 
-from api.problems import RETRY_AFTER, Problem, json, read_body
+from api.problems import Problem, json, problem_of_refusal, read_body
 from config import Secret
 from pipeline import Broker, Job, Pipeline
 from pipeline.errors import BadPayload
+from pipeline.message import Added
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +92,20 @@ class WhatsAppWebhook:
         jobs = list(_jobs(self._broker.pipeline, _event(body)))
         work = [job for job in jobs if job]
         answers = await self._broker.add(work)
-        taken = [answer for answer in answers if answer.id]
-        if len(taken) < len(answers):
-            # Meta sends the event again; the messages that were taken are then known by their ids.
-            raise Problem(503, "Service unavailable", "The stages are full; send the event again.", RETRY_AFTER)
-        duplicates = sum(answer.duplicate for answer in taken)
-        ids = [str(answer.id) for answer in taken]
-        return json(Answer(len(taken) - duplicates, duplicates, len(jobs) - len(work), ids))
+        self._raise_if_refused(work, answers)
+        duplicates = sum(answer.duplicate for answer in answers)
+        ids = [str(answer.id) for answer in answers]
+        return json(Answer(len(answers) - duplicates, duplicates, len(jobs) - len(work), ids))
+
+    def _raise_if_refused(self, work: Sequence[Job], answers: Sequence[Added]) -> None:
+        """Have Meta send the whole event again, when the last of the stages is likely to have room; the messages
+        that were taken are then known by their ids."""
+        refused = [(answer.refusal, job) for job, answer in zip(work, answers, strict=True) if answer.refusal]
+        if refused:
+            refusal, job = max(refused, key=lambda pair: pair[0].wait)
+            why = problem_of_refusal(self._broker.pipeline.stage(job.stage), refusal)
+            detail = f"{why.detail} Send the event again."
+            raise Problem(503, "Service unavailable", detail, why.headers)
 
 
 def sign(body: bytes, app_secret: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -16,8 +16,8 @@ from api.app import build_app
 from api.demo import Said, event
 from api.root import Adapters, connector
 from config import Secret, Settings, load, replaced
-from pipeline import Broker
-from pipeline.message import Delivery, unseal
+from pipeline import Broker, Job
+from pipeline.message import Added, Delivery, Refusal, now_ms, unseal
 
 pytestmark = pytest.mark.integration
 
@@ -241,6 +241,9 @@ async def test_a_list_is_answered_one_by_one(client: Client) -> None:
         ("/queue/notification/jobs", SEND | {"payload": {"to": "55", "text": ""}}, 400, "$.text"),
         ("/queue/notification/jobs", SEND | {"payload": {"to": "55", "text": "x" * 4097}}, 400, "$.text"),
         ("/queue/notification/jobs", SEND | {"tennant": "x"}, 400, "tennant"),
+        ("/queue/notification/jobs", SEND | {"delay": -0.5}, 400, "delay of -0.5 s for notification.send-client"),
+        ("/queue/notification/jobs", SEND | {"delay": 4e7}, 400, "delay of 4e+07 s"),
+        ("/queue/notification/jobs", SEND | {"delay": "soon"}, 400, "$.delay"),
         ("/queue/notification/jobs", [], 400, "list of 0 jobs"),
         ("/queue/notification/jobs", [{"kind": "x", "payload": {}}] * 501, 400, "list of 501 jobs"),
         ("/queue/notification/jobs", "send it", 400, "neither a job nor a list"),
@@ -301,14 +304,70 @@ async def test_status_shows_every_queue_and_stage(client: Client) -> None:
     assert [stage["stage"] for stage in queues["audio"]["stages"]] == ["transcribe", "process-conversation"]
 
 
-async def test_a_full_stage_says_when_to_come_back(client: Client, broker: Broker) -> None:
+async def test_a_delayed_job_is_counted_and_shown_with_the_time_it_is_due(client: Client) -> None:
+    before = now_ms()
+    sent = await client.post("/queue/notification/jobs", json=[SEND | {"delay": 60}, SEND | {"delay": -1}, SEND])
+    delayed, bad, plain = await sent.json()
+    assert (bad["status"], "jobId" in plain) == (400, True), "its neighbours are taken"
+    view = await (await client.get(f"/queue/job/notification/{delayed['jobId']}")).json()
+    assert view["state"] == "delayed"
+    assert 60_000 <= view["dueAt"] - before < 80_000
+    queues = (await (await client.get("/queue/status")).json())["queues"]
+    assert [(queue["waiting"], queue["delayed"]) for queue in queues] == [(0, 0), (1, 1)]
+
+
+async def test_status_says_which_stages_are_paused_or_draining(client: Client, broker: Broker) -> None:
+    await broker.pause([broker.pipeline.stage("transcribe")])
+    await broker.drain([broker.pipeline.stage("send-client")])
+    queues = (await (await client.get("/queue/status")).json())["queues"]
+    steered = [(stage["paused"], stage["draining"]) for queue in queues for stage in queue["stages"]]
+    assert steered == [(True, False), (False, False), (False, True)]
+
+
+async def test_a_full_stage_says_how_full_and_when_to_come_back(client: Client, broker: Broker) -> None:
     full = msgspec.structs.replace(broker.pipeline.stage("send-client"), high_water=1)
     broker.pipeline._stages["send-client"] = full
     answers = await (await client.post("/queue/notification/jobs", json=[SEND, SEND])).json()
     assert [answer.get("status") for answer in answers] == [None, 429]
     answer = await client.post("/queue/notification/jobs", json=SEND)
-    assert answer.headers["Retry-After"]
-    await problem(answer, 429)
+    assert answer.headers["Retry-After"] == "1"
+    assert "notification.send-client holds 1 unfinished jobs" in await problem(answer, 429)
+
+
+async def test_a_stage_that_is_drained_is_away_for_new_jobs(client: Client, broker: Broker) -> None:
+    await client.post("/queue/notification/jobs", json=SEND)
+    await broker.drain([broker.pipeline.stage("send-client")])
+    answer = await client.post("/queue/notification/jobs", json=SEND)
+    assert answer.headers["Retry-After"] == "1"
+    assert "is being drained: it takes no new jobs and holds 1 unfinished jobs" in await problem(answer, 503)
+
+
+async def test_a_server_short_of_memory_takes_nothing(settings: Settings) -> None:
+    short = replaced(settings, redis={"memory_share": 1e-9})
+    async with (
+        connector(short, Adapters(short).pipeline())() as broker,
+        TestClient(TestServer(build_app(broker, short))) as client,
+    ):
+        answer = await client.post("/queue/notification/jobs", json=SEND)
+        assert answer.headers["Retry-After"] == "1"
+        assert "memory" in await problem(answer, 503)
+
+
+async def test_a_refused_event_is_to_be_sent_again_after_the_longest_wait(
+    client: Client, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = event(Said("5511987654321", text="Olá"))
+    messages = content["entry"][0]["changes"][0]["value"]["messages"]
+    messages[:] = [messages[0] | {"id": f"w{n}"} for n in range(3)]
+
+    async def refuse(jobs: Sequence[Job]) -> list[Added]:
+        waits = [1.0, 4.2, 2.0]
+        return [Added(None, refusal=Refusal("full", 7, wait)) for _, wait in zip(jobs, waits, strict=True)]
+
+    monkeypatch.setattr(broker, "add", refuse)
+    answer = await post_event(client, content)
+    assert answer.headers["Retry-After"] == "5"
+    assert "audio.process-conversation holds 7 unfinished jobs" in await problem(answer, 503)
 
 
 async def test_a_service_that_lives_and_can_work_says_both(client: Client) -> None:
