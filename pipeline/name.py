@@ -9,8 +9,11 @@ import fcntl
 import os
 import socket
 import tempfile
-from itertools import count
 from pathlib import Path
+
+from pipeline.errors import RiachoError
+
+MOST_WORKERS = 1000  # on one machine, of one user
 
 
 class ConsumerName:
@@ -18,17 +21,12 @@ class ConsumerName:
 
     def __init__(self, folder: Path | None = None) -> None:
         folder = folder or Path(tempfile.gettempdir())
-        for number in count():
-            path = folder / f"riacho-{os.getuid()}-worker-{number}.lock"
-            # Not followed: in a folder that everybody may write to, a link could lead anywhere.
-            self._lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self._lock)
-                continue
-            self._name = f"{socket.gethostname()}.{number}"
-            break
+        for number in range(MOST_WORKERS):
+            lock = _lock(folder / f"riacho-{os.getuid()}-worker-{number}.lock")
+            if lock is not None:
+                self._lock, self._name = lock, f"{socket.gethostname()}.{number}"
+                return
+        raise RiachoError(f"no number for a worker's name to be had in {folder}; can it be written to?")
 
     def __str__(self) -> str:
         return self._name
@@ -36,3 +34,18 @@ class ConsumerName:
     def release(self) -> None:
         """Let another worker have it."""
         os.close(self._lock)
+
+
+def _lock(path: Path) -> int | None:
+    """The file's descriptor, locked; None where somebody else has it."""
+    try:
+        # Not followed: in a folder that everybody may write to, a link could lead anywhere.
+        file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file
