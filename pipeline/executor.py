@@ -68,10 +68,10 @@ class Slot:
     def clear(self) -> None:
         """The handler is through: the next one starts with a clean slate."""
         self.deadline, self.delivery = math.inf, None
-        while self.interrupts:
-            self.interrupts -= 1
-            self.task.uncancel()
-        self.late = False
+        if self.interrupts:
+            for _ in range(self.interrupts):
+                self.task.uncancel()
+            self.interrupts, self.late = 0, False
 
 
 class Executor:
@@ -96,26 +96,25 @@ class Executor:
         if self._traced:
             return await self._run_traced(stage, delivery, envelope, slot)
         delivery.trace = envelope.trace  # what others trace stays one trace
-        returned = await self._call(stage, delivery, envelope, slot)
-        return NOTHING if returned is None else self._seal(stage, delivery, envelope, returned)
+        return await self._call(stage, delivery, envelope, slot)
 
     async def _run_traced(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
         with telemetry.process(stage, delivery, envelope) as span:
             delivery.trace = telemetry.traceparent(span)
-            ending = self._seal(stage, delivery, envelope, await self._call(stage, delivery, envelope, slot))
+            ending = await self._call(stage, delivery, envelope, slot)
             telemetry.ended(span, ending)
             return ending
 
-    async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Any:
-        """What the handler returned, or what its exception says."""
+    async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
         slot.delivery = delivery
         slot.begin(envelope.timeout or stage.timeout)
         try:
-            return await stage.handler(Context(delivery, envelope, self._report), envelope.payload)
+            returned = await stage.handler(Context(delivery, envelope, self._report), envelope.payload)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and must not end its slot
-            return _outcome(error, slot)
+            returned = _outcome(error, slot)
         finally:
             slot.clear()
+        return NOTHING if returned is None else self._seal(stage, delivery, envelope, returned)
 
     async def run_batch(self, stage: Stage, deliveries: Sequence[Delivery], slot: Slot) -> list[Ending]:
         """How each delivery of a batch ended. The batch may take as long as its most patient job."""
