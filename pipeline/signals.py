@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from redis.exceptions import RedisError
 
+from pipeline.errors import ServerUnavailable
 from pipeline.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -24,19 +25,20 @@ class Signals:
 
     def __init__(self, wire: Wire) -> None:
         self._inboxes: dict[bytes, list[Inbox]] = {}
+        self._address = wire.address
         self._pubsub = wire.pubsub()
         self._reading: asyncio.Task[None] | None = None
         self._closed = False
 
     @asynccontextmanager
     async def listen(self, channel: str) -> AsyncIterator[Inbox]:
-        """An inbox of what is published there; its first item is a None. Raises RedisError or OSError."""
+        """An inbox of what is published there; its first item is a None. Raises ServerUnavailable."""
         name, inbox = channel.encode(), Inbox()
         known = self._inboxes.setdefault(name, [])
         known.append(inbox)
         try:
             if known == [inbox]:
-                await self._pubsub.subscribe(name)
+                await self._subscribe(name)
                 self._reading = self._reading or asyncio.create_task(self._read())
             else:
                 inbox.put_nowait(None)
@@ -47,6 +49,12 @@ class Signals:
                 del self._inboxes[name]
                 with contextlib.suppress(RedisError, OSError):
                     await self._pubsub.unsubscribe(name)
+
+    async def _subscribe(self, name: bytes) -> None:
+        try:
+            await self._pubsub.subscribe(name)
+        except (RedisError, OSError) as error:
+            raise ServerUnavailable(f"Redis at {self._address}: {error}") from error
 
     async def close(self) -> None:
         """End the connection."""

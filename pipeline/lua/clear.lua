@@ -22,7 +22,7 @@ end
 local deleted, entries = 0, redis.call('XRANGE', p.stream, start, last, 'COUNT', most)
 for _, entry in ipairs(entries) do
   local id = entry[1]
-  local consumer = holder(p.stream, group, id)
+  local consumer = holder_if_any(p.stream, group, id)
   if not consumer or is_parked(consumer) or ARGV[5] == '1' then
     redis.call('ZREM', p.due, id)
     redis.call('DEL', p.job .. (field_of(entry[2], 'i') or id))

@@ -16,6 +16,12 @@ local function holder(stream, group, id)
   if found then return found[2], found[4] end
 end
 
+-- The same where there may be no group, as no worker ever ran: then nobody holds anything.
+local function holder_if_any(stream, group, id)
+  local found = redis.pcall('XPENDING', stream, group, id, id, 1)
+  if not found.err and found[1] then return found[1][2], found[1][4] end
+end
+
 -- A consumer's claim to an entry: it holds it, and by this very delivery. Its name alone would not do, as an
 -- entry may come back to the consumer that had lost it.
 local function is_mine(stream, group, id, consumer, deliveries)
