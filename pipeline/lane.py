@@ -42,7 +42,8 @@ class Lane:
         self._ended: list[Ended] = []  # and not yet with the settler
         self._cut_off: list[Delivery] = []
         self._changed = asyncio.Event()
-        self._low = stage.prefetch // 2  # few enough ready entries to fetch more
+        # Fetched again when no more than these are ready: half the prefetch, and a batch that is not full.
+        self._low = stage.prefetch // 2 + (stage.batch.size - 1 if stage.batch else 0)
         self._reserved = 0
         self._capacity = stage.at_once + stage.prefetch
         self._closed = False
