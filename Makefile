@@ -45,6 +45,8 @@ lock: setup
 	$(COMPILE) --upgrade pyproject.toml --extra weights --extra dev -o locks/dev.txt
 	$(COMPILE) --constraint locks/dev.txt pyproject.toml -o locks/runtime.txt
 	echo setuptools | $(COMPILE) --constraint locks/dev.txt - -o locks/build.txt
+	for peer in benchmarks/peers/*.in; do $(COMPILE) --upgrade $$peer -o $${peer%.in}.txt || exit; done
+	cd benchmarks/peers/bullmq && npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts
 
 clean:
 	rm -rf $(VENV) .riacho build *.egg-info
