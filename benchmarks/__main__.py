@@ -4,11 +4,13 @@ import asyncio
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from benchmarks import engine as engine_scenario
 from benchmarks import webhook as webhook_scenario
 from benchmarks.report import Report
+from benchmarks.table import markdown
 
 app = typer.Typer(help="Measure Riacho.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -34,10 +36,17 @@ def webhook(
 def engine(
     jobs: Annotated[int, typer.Option(help="Jobs a round.")] = 100_000,
     rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
+    peers: Annotated[bool, typer.Option(help="Measure the peers too, each installed on its first use.")] = True,
     json: Json = None,
 ) -> None:
-    """Adding, consuming, latency at half load, bytes per waiting job."""
-    _finish(engine_scenario.measure(jobs=jobs, rounds=rounds), json)
+    """Adding, consuming, latency at half load, bytes per waiting job; Riacho's beside its peers'."""
+    _finish(engine_scenario.measure(jobs=jobs, rounds=rounds, peers=peers), json)
+
+
+@app.command()
+def table(file: Annotated[Path, typer.Argument(help="What `engine --json` wrote.")]) -> None:
+    """The figures of an engine run as a Markdown table."""
+    typer.echo(markdown(msgspec.json.decode(file.read_bytes(), type=Report)))
 
 
 def _finish(report: Report, file: Path | None) -> None:

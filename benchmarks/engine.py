@@ -1,185 +1,212 @@
-"""The engine alone: adding, consuming, latency at half load, and what a waiting job weighs.
+"""The engine alone, beside its peers: adding, consuming, latency at half load, and what a waiting job weighs.
 
-A full-featured envelope (tenant, ordering key, retry policy, time), results off, AOF everysec on, all in one
-process on the embedded Valkey's Unix socket.
+Every contestant is a process of its own (two for latency) and talks to one embedded Valkey over its Unix socket,
+AOF everysec on. They take turns round by round, so that a machine that slows down slows all of them down.
 """
 
-import asyncio
-import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-import uvloop
 from redis import Redis
+from rich.console import Console
 
+from benchmarks.peers.environments import Command, PeerUnavailable, node_peer, python_peer, riacho
+from benchmarks.peers.process import Process
+from benchmarks.peers.serving import CONCURRENCY
 from benchmarks.report import Report
-from pipeline import Broker, Context, Job, Pipeline, RetryPolicy, Stage, Worker
 from pipeline.embedded import EmbeddedServer
 
-CONCURRENCY = 100
+BULK = 50  # jobs a call
+WEIGHED = 20_000  # waiting jobs
+LATENCY_SECONDS = 5
+WORKER_START = 0.5  # seconds; they take a tenth of that
+RATIOS = {
+    "bulk_add": "bulk_add_per_second",
+    "single_add": "single_add_per_second",
+    "consume": "consume_per_second",
+    "bytes_per_waiting_job": "bytes_per_waiting_job",
+}
 CAVEATS = [
-    "One Python process for producer and worker each; the server has a core of its own at best.",
-    "The handler does nothing, so this is the engine's own cost and no more.",
+    "One process for each contestant's worker and producer, and one for the server, share the machine's cores.",
+    "The handler does nothing, so this is each engine's own cost and no more.",
+    "All over the Unix socket; all with results off and 4 attempts with exponential backoff from 2 s.",
+    "All carry the same: where an engine has no tenant or ordering key, they are fields of its payload.",
+    "bytes_per_waiting_job_bare_bullmq is without those two: its payload is then just short enough (64 bytes) for "
+    "the server to store the job compactly.",
+    "No latency of the Python peers: they fall behind once a producer shares the cores with them.",
+    "A ratio is Riacho's figure divided by the peer's: above 1 is better for rates, below 1 for bytes.",
 ]
 
 
-class Order(msgspec.Struct):
-    """A small chat-sized payload. `due` is on the clock that all processes of a machine share, in seconds."""
+@dataclass(frozen=True)
+class Entrant:
+    """`share` and `singles` say how many of the run's jobs it does a round, in bulks and one a call, so that each
+    takes a second or more. `python` marks a Python peer.
+    """
 
-    number: int
-    text: str
-    due: float
-
-
-class Handled:
-    """A no-op handler that counts, and knows when it has counted enough."""
-
-    def __init__(self) -> None:
-        self.enough = asyncio.Event()
-        self.latencies: list[float] = []
-        self._missing = 0
-
-    def expect(self, count: int) -> None:
-        self._missing = count
-        self.enough.clear()
-
-    async def __call__(self, ctx: Context, payload: Order) -> None:
-        self._missing -= 1
-        if not self._missing:
-            self.enough.set()
+    name: str  # in the names of its figures
+    title: str
+    share: float
+    singles: float
+    command: Callable[[], Command]
+    python: bool = True
 
 
-class Timed(Handled):
-    """Keeps how long each job took from being due to its handler, in ms."""
+RIACHO = Entrant("riacho", "Riacho", 1, 0.2, riacho, python=False)
+PEERS = [
+    Entrant("bullmq", "BullMQ", 0.3, 0.2, lambda: node_peer("bullmq"), python=False),
+    Entrant("bullmq_python", "BullMQ for Python", 0.08, 0.04, lambda: python_peer("bullmq_python")),
+    Entrant("taskiq", "taskiq-redis", 0.06, 0.04, lambda: python_peer("taskiq")),
+    Entrant("arq", "arq", 0.05, 0.04, lambda: python_peer("arq")),
+    Entrant("streaq", "streaQ", 0.025, 0.03, lambda: python_peer("streaq")),
+]
 
-    async def __call__(self, ctx: Context, payload: Order) -> None:
-        self.latencies.append((time.perf_counter() - payload.due) * 1000)
-        await super().__call__(ctx, payload)
+
+class Server:
+    """What is asked of the server by nobody but the benchmark."""
+
+    def __init__(self, url: str) -> None:
+        self._client: Redis = Redis.from_url(url)
+
+    def empty(self) -> None:
+        """No key, and an append-only file that starts anew: when that happens shall decide nobody's figure."""
+        self._client.config_set("auto-aof-rewrite-percentage", 0)
+        self._client.flushall()
+        self._client.bgrewriteaof()
+        while self._client.info("persistence")["aof_rewrite_in_progress"]:
+            time.sleep(0.01)
+
+    def dataset(self) -> int:
+        """Bytes that keys and values take."""
+        return int(self._client.info("memory")["used_memory_dataset"])
 
 
-def measure(*, jobs: int, rounds: int) -> Report:
+class Trial:
+    """One contestant in this run, and what was found of it."""
+
+    def __init__(self, entrant: Entrant, process: Process, server: Server) -> None:
+        self.entrant = entrant
+        self.process = process
+        self.found: dict[str, list[float]] = defaultdict(list)
+        self._server = server
+
+    def weigh(self) -> None:
+        self.found["bytes_per_waiting_job"] = [self._weight("add")]
+        if self.entrant.name == "bullmq":
+            self.found["bytes_per_waiting_job_bare"] = [self._weight("add_bare")]
+
+    def _weight(self, command: str) -> float:
+        self.process.ask(command, BULK, BULK)  # scripts are loaded then, and not weighed
+        self._server.empty()
+        before = self._server.dataset()
+        self.process.ask(command, WEIGHED, BULK)
+        return (self._server.dataset() - before) / WEIGHED
+
+    def round(self, jobs: int) -> None:
+        share, singles = (_whole(jobs * part) for part in (self.entrant.share, self.entrant.singles))
+        self._server.empty()
+        self.found["single_add_per_second"].append(singles / self.process.ask("add", singles, 1))
+        self._server.empty()
+        self.found["bulk_add_per_second"].append(share / self.process.ask("add", share, BULK))
+        self.found["consume_per_second"].append(share / self.process.ask("work", share))
+
+    def latency(self, url: str) -> None:
+        """At half of what it consumed in this run, from a producer in a process of its own.
+
+        Not of the Python peers: they fall behind at half of their rate once a producer shares the cores, and the
+        backlog would be all that is measured.
+        """
+        if self.entrant.python:
+            return
+        rate = int(statistics.median(self.found["consume_per_second"]) / 2)
+        self._server.empty()
+        with Process(self.entrant.command(), url) as producer:
+            self.process.send("latency", rate * LATENCY_SECONDS)
+            time.sleep(WORKER_START)
+            producer.ask("produce", rate * LATENCY_SECONDS, rate)
+            p50, p99 = self.process.answer()
+        self.found["p50_ms_at_half_load"], self.found["p99_ms_at_half_load"] = [p50], [p99]
+
+    def figures(self) -> dict[str, float]:
+        """Medians. Riacho's bear the bare name, a peer's end in its own."""
+        suffix = "" if self.entrant is RIACHO else f"_{self.entrant.name}"
+        return {name + suffix: statistics.median(values) for name, values in self.found.items()}
+
+
+class Run:
+    """All contestants that are still in it; one that cannot be measured leaves it, and we say so."""
+
+    def __init__(self, url: str, stack: ExitStack) -> None:
+        self.trials: list[Trial] = []
+        self.left_out: list[str] = []
+        self._console = Console(highlight=False, stderr=True)
+        self._url = url
+        self._server = Server(url)
+        self._stack = stack
+
+    def enter(self, entrants: list[Entrant]) -> None:
+        for entrant in entrants:
+            with self._measuring("start", entrant):
+                process = self._stack.enter_context(Process(entrant.command(), self._url))
+                self.trials.append(Trial(entrant, process, self._server))
+
+    def each(self, what: str, measure: Callable[[Trial], None]) -> None:
+        for trial in list(self.trials):
+            with self._measuring(what, trial.entrant):
+                measure(trial)
+
+    @contextmanager
+    def _measuring(self, what: str, entrant: Entrant) -> Iterator[None]:
+        self._console.print(f"{what}: {entrant.title}", style="dim")
+        try:
+            yield
+        except PeerUnavailable as error:
+            if entrant is RIACHO:
+                raise
+            self.left_out.append(f"{entrant.title} is left out: {error}.")
+            self._console.print(self.left_out[-1], style="bold")
+            self.trials = [trial for trial in self.trials if trial.entrant is not entrant]
+
+
+def measure(*, jobs: int, rounds: int, peers: bool) -> Report:
     """Medians of several rounds, each on an empty server."""
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
-        weight = uvloop.run(_bytes_per_job(server.url, 20_000))
-        single = uvloop.run(_rounds(rounds, lambda: _add(server.url, jobs // 10, 1)))
-        bulk = uvloop.run(_rounds(rounds, lambda: _add(server.url, jobs, 50)))
-        consume = uvloop.run(_rounds(rounds, lambda: _consume(server.url, jobs)))
-        latency = uvloop.run(_latency(server.url, statistics.median(consume) / 2))
-    figures = {
-        "add_single_per_second": statistics.median(single),
-        "add_bulk_per_second": statistics.median(bulk),
-        "consume_per_second": statistics.median(consume),
-        "p50_ms_at_half_load": statistics.median(latency),
-        "p99_ms_at_half_load": statistics.quantiles(latency, n=100)[98],
-        "bytes_per_waiting_job": weight,
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server, ExitStack() as stack:
+        run = Run(server.url, stack)
+        run.enter([RIACHO, *(PEERS if peers else [])])
+        run.each("bytes", Trial.weigh)
+        for number in range(rounds):
+            run.each(f"round {number + 1} of {rounds}", lambda trial: trial.round(jobs))
+        run.each("latency", lambda trial: trial.latency(server.url))
+    figures = {name: value for trial in run.trials for name, value in trial.figures().items()}
+    knobs: dict[str, float | str] = {"jobs": jobs, "rounds": rounds, "bulk": BULK, "concurrency": CONCURRENCY}
+    report = Report("engine", knobs, figures | ratios(figures), CAVEATS + run.left_out)
+    report.versions.update({trial.entrant.title: _said(trial.process.versions) for trial in run.trials})
+    return report
+
+
+def ratios(figures: dict[str, float]) -> dict[str, float]:
+    """Riacho's figures divided by its peers', where there are any."""
+    found = {
+        f"{name}_vs_bullmq": figures[measured] / figures[f"{measured}_bullmq"]
+        for name, measured in RATIOS.items()
+        if f"{measured}_bullmq" in figures
     }
-    knobs: dict[str, float | str] = {"jobs": jobs, "rounds": rounds, "bulk": 50, "concurrency": CONCURRENCY}
-    return Report("engine", knobs, figures, CAVEATS)
+    consumed = [figures.get(f"consume_per_second_{peer.name}", 0) for peer in PEERS if peer.python]
+    if any(consumed):
+        found["consume_vs_best_python_peer"] = figures["consume_per_second"] / max(consumed)
+    return found
 
 
-async def _rounds(count: int, one: Callable[[], Awaitable[float]]) -> list[float]:
-    return [await one() for _ in range(count)]
+def _whole(jobs: float) -> int:
+    """As many whole calls of a bulk."""
+    return max(1, int(jobs / BULK)) * BULK
 
 
-def _pipeline(handler: Handled) -> Pipeline:
-    stage = Stage(
-        queue="bench",
-        name="order",
-        payload=Order,
-        handler=handler,
-        concurrency=CONCURRENCY,
-        prefetch=400,
-        high_water=100_000_000,
-    )
-    return Pipeline([stage])
-
-
-def _job(number: int, due: float = 0.0) -> Job:
-    return Job(
-        stage="order",
-        payload=Order(number, "two large pizzas for tonight", due),
-        tenant="shop",
-        key=f"chat-{number % 1000}",
-        retry=RetryPolicy(attempts=4, base=2.0),
-    )
-
-
-async def _add(url: str, jobs: int, bulk: int) -> float:
-    """Jobs added a second, `bulk` a call, 32 calls at a time."""
-    with Redis.from_url(url) as client:
-        client.flushall()
-    async with Broker(url, _pipeline(Handled())) as broker:
-        await broker.ensure_groups()
-        calls = iter(range(jobs // bulk))
-
-        async def producer() -> None:
-            for call in calls:
-                await broker.add([_job(call * bulk + number) for number in range(bulk)])
-
-        started = time.perf_counter()
-        await asyncio.gather(*(producer() for _ in range(32)))
-        return jobs / (time.perf_counter() - started)
-
-
-async def _consume(url: str, jobs: int) -> float:
-    """Waiting jobs consumed a second, from the first fetch to the last settle."""
-    await _add(url, jobs, 50)
-    handled = Handled()
-    handled.expect(jobs)
-    pipeline = _pipeline(handled)
-    worker, stop = Worker(lambda: Broker(url, pipeline), list(pipeline)), asyncio.Event()
-    started = time.perf_counter()
-    running = asyncio.create_task(worker.run(stop))
-    await handled.enough.wait()
-    while worker.settler.counts["settled"] < jobs:
-        await asyncio.sleep(0.001)
-    took = time.perf_counter() - started
-    stop.set()
-    await running
-    return jobs / took
-
-
-async def _latency(url: str, rate: float, seconds: float = 5) -> list[float]:
-    """Enqueue to handler in ms, open loop at `rate` jobs a second, from a producer in a process of its own."""
-    with Redis.from_url(url) as client:
-        client.flushall()
-    timed = Timed()
-    timed.expect(int(rate * seconds))
-    pipeline, stop = _pipeline(timed), asyncio.Event()
-    running = asyncio.create_task(Worker(lambda: Broker(url, pipeline), list(pipeline)).run(stop))
-    producer = multiprocessing.get_context("spawn").Process(target=_produce, args=(url, rate, seconds))
-    producer.start()
-    await timed.enough.wait()
-    producer.join()
-    stop.set()
-    await running
-    return timed.latencies
-
-
-def _produce(url: str, rate: float, seconds: float) -> None:
-    uvloop.run(_produce_on_time(url, rate, int(rate * seconds)))
-
-
-async def _produce_on_time(url: str, rate: float, total: int) -> None:
-    """Add each job when it is due, in ticks of a millisecond; a call that takes long holds up no other."""
-    async with Broker(url, _pipeline(Handled())) as broker, asyncio.TaskGroup() as adding:
-        started, sent = time.perf_counter(), 0
-        while sent < total:
-            now = min(total, int((time.perf_counter() - started) * rate))
-            if now > sent:
-                batch = [_job(number, started + number / rate) for number in range(sent, now)]
-                adding.create_task(broker.add(batch))
-                sent = now
-            await asyncio.sleep(0.001)
-
-
-async def _bytes_per_job(url: str, jobs: int) -> float:
-    with Redis.from_url(url) as client:
-        client.flushall()
-        before = int(client.info("memory")["used_memory_dataset"])
-        await _add(url, jobs, 50)
-        return (int(client.info("memory")["used_memory_dataset"]) - before) / jobs
+def _said(versions: dict[str, str]) -> str:
+    return ", ".join(f"{library} {number}" for library, number in versions.items())

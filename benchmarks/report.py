@@ -33,7 +33,7 @@ class Report(msgspec.Struct):
         console.print(f"{self.scenario}: {', '.join(f'{name} {value}' for name, value in self.knobs.items())}")
         console.print(", ".join(f"{name} {value}" for name, value in self.versions.items()), style="dim")
         for name, value in self.figures.items():
-            console.print(f"{name:>32} {value:>12,.3f}")
+            console.print(f"{name:>40} {value:>12,.3f}")
         for caveat in self.caveats:
             console.print(f"note: {caveat}")
 

@@ -1,0 +1,188 @@
+"""The benchmark's own parts: ratios, the table, peers that cannot be measured, and the commands they answer."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import venv
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.engine import PEERS, RIACHO, Entrant, Run, ratios
+from benchmarks.peers import environments
+from benchmarks.peers.environments import Command, PeerUnavailable, node_peer, python_peer
+from benchmarks.peers.process import Process
+from benchmarks.peers.serving import Contestant, Countdown, Handler, Session
+from benchmarks.report import Report
+from benchmarks.table import COLUMNS, markdown
+
+pytestmark = pytest.mark.unit
+
+NOWHERE = "unix:///nowhere"
+HERE = Path(__file__).parent
+LOCKS = sorted(environments.HERE.glob("*.txt"))
+
+
+def figures(suffix: str, value: float) -> dict[str, float]:
+    return {name + suffix: value for name in COLUMNS}
+
+
+def test_a_ratio_is_ours_divided_by_theirs() -> None:
+    found = ratios(figures("", 600) | figures("_bullmq", 200) | figures("_arq", 100) | figures("_taskiq", 150))
+    assert found == {
+        "bulk_add_vs_bullmq": 3,
+        "single_add_vs_bullmq": 3,
+        "consume_vs_bullmq": 3,
+        "bytes_per_waiting_job_vs_bullmq": 3,
+        "consume_vs_best_python_peer": 4,
+    }
+
+
+def test_there_is_no_ratio_to_a_peer_that_was_left_out() -> None:
+    assert ratios(figures("", 600)) == {}
+    assert list(ratios(figures("", 600) | figures("_streaq", 6))) == ["consume_vs_best_python_peer"]
+
+
+def test_the_table_has_a_row_for_each_contestant_that_was_measured() -> None:
+    measured = figures("", 1234.5) | figures("_bullmq", 12.34) | {"consume_per_second_arq": 99.0}
+    lines = markdown(Report("engine", {}, measured | ratios(measured), [])).splitlines()
+    assert [line.split(" | ")[:2] for line in lines[2:5]] == [
+        ["| Riacho", "1,234"],
+        ["| BullMQ", "12.3"],
+        ["| arq", "not measured"],
+    ]
+    assert {line.count("|") for line in lines[:5]} == {len(COLUMNS) + 2}
+    assert "| `bulk_add_vs_bullmq` | 100.04 |" in lines
+
+
+@pytest.mark.parametrize("tool", ["node", "npm"])
+def test_a_missing_tool_is_named(tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in {"node", "npm"} - {tool}:
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PeerUnavailable, match=f"^{tool} is not installed$"):
+        node_peer("bullmq")
+
+
+def test_a_failed_installation_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "CACHE", tmp_path)
+    monkeypatch.setattr(venv, "create", lambda folder, **_: folder.mkdir(exist_ok=True))
+
+    def fail(command: tuple[str, ...], **_: object) -> None:
+        raise subprocess.CalledProcessError(1, command, stderr="trying\nno network\n")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    for _ in range(2):
+        with pytest.raises(PeerUnavailable, match=r"^installing it failed: no network$"):
+            python_peer("arq")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
+    command = python_peer("arq")
+    assert [path.name for path in command.folder.iterdir()] == ["benchmarks"]  # and nothing else of ours
+
+
+def program(code: str) -> Command:
+    prelude = "import json, sys; say = lambda answer: print(json.dumps(answer), flush=True); "
+    return Command((sys.executable, "-c", prelude + code), HERE)
+
+
+def test_a_process_that_ends_leaves_its_last_words() -> None:
+    with Process(program("say({}); input(); sys.exit('out of luck')"), NOWHERE) as process:
+        with pytest.raises(PeerUnavailable, match="ended: out of luck"):
+            process.ask("add", 50, 50)
+        with pytest.raises(PeerUnavailable, match="ended: out of luck"):
+            process.ask("add", 50, 50)
+
+
+def test_a_silent_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.peers.process.LONGEST_ANSWER", 0.3)
+    with pytest.raises(PeerUnavailable, match="killed"), Process(program("input()"), NOWHERE):
+        pass
+
+
+def test_a_process_is_asked_a_line_and_answers_a_line() -> None:
+    with Process(program("say({'made': '1'}); say(input())"), NOWHERE) as process:
+        assert process.versions == {"made": "1"}
+        assert process.ask("add", 100, 50) == "add 100 50"
+
+
+def test_a_peer_that_cannot_start_is_left_out_and_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    def missing() -> Command:
+        raise PeerUnavailable("node is not installed")
+
+    with ExitStack() as stack:
+        run = Run(NOWHERE, stack)
+        run.enter([Entrant("made_up", "Made-up", 1, 1, missing)])
+    assert run.trials == []
+    assert run.left_out == ["Made-up is left out: node is not installed."]
+    assert run.left_out[0] in capsys.readouterr().err
+
+
+def test_riacho_itself_is_never_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        run = Run(NOWHERE, stack)
+        with pytest.raises(PeerUnavailable), run._measuring("round", RIACHO):
+            raise PeerUnavailable("it ended")
+
+
+class Queue:
+    """A contestant that keeps its jobs in memory."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[dict[str, Any]]] = []
+        self.contestant = Contestant(("uvloop",), self.producer, self.work, calls=3)
+
+    @asynccontextmanager
+    async def producer(self, _: str) -> AsyncIterator[Any]:
+        async def add(jobs: list[dict[str, Any]]) -> None:
+            await asyncio.sleep(0)
+            self.calls.append(jobs)
+
+        yield add
+
+    async def work(self, _: str, jobs: int, handler: Handler) -> float:
+        countdown = Countdown(jobs)
+        for job in [job for call in self.calls for job in call]:
+            handler(job["due"])
+            countdown.one()
+        await countdown.wait()
+        return 1.5
+
+
+async def test_jobs_are_added_once_each_and_so_many_a_call() -> None:
+    queue = Queue()
+    assert await Session(queue.contestant, NOWHERE).add(200, 50) > 0
+    assert [len(call) for call in queue.calls] == [50] * 4
+    assert sorted(job["number"] for call in queue.calls for job in call) == list(range(200))
+
+
+async def test_jobs_are_produced_when_they_are_due() -> None:
+    queue = Queue()
+    session = Session(queue.contestant, NOWHERE)
+    assert await session.produce(100, 1000) >= 0.099
+    assert sum(map(len, queue.calls)) == 100
+    p50, p99 = await session.latency(100)
+    assert 0 < p50 < p99
+    assert await session.work(100) == 1.5
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_what_python_peers_install_is_pinned_by_hash_and_names_no_registry(lock: Path) -> None:
+    lines = lock.read_text().splitlines()
+    assert all(
+        re.match(r"[a-z0-9-]+==[^ ]+ (; .+ )?\\$|    --hash=sha256:[0-9a-f]{64}( \\)?$", line) for line in lines
+    )
+
+
+def test_what_the_node_peer_installs_is_pinned_by_hash_and_names_no_registry() -> None:
+    packages = json.loads((environments.HERE / "bullmq" / "package-lock.json").read_text())["packages"]
+    assert all("resolved" not in package for package in packages.values())
+    assert all("integrity" in package for path, package in packages.items() if path)
+
+
+def test_every_python_peer_has_its_lock() -> None:
+    assert {peer.name for peer in PEERS if peer.python} == {lock.stem for lock in LOCKS}
