@@ -1,11 +1,12 @@
 """All of Redis, behind one object: every queue command and every transition of a job is here."""
 
 import asyncio
+import functools
 import random
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from itertools import groupby, repeat
+from itertools import repeat
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from pipeline.errors import (
     StageDraining,
     StageFull,
 )
+from pipeline.intake import Intake, Offer
 from pipeline.keys import GROUP, LIMITED, RELEASED, RETRYING, Keys
 from pipeline.message import (
     Added,
@@ -99,6 +101,9 @@ class Broker:
         self._wire = Wire(url)
         self._signals = Signals(self._wire)
         self._memory = MemoryGuard(self._wire, memory_share)
+        self._intakes = [
+            Intake(functools.partial(self._add, partition), MOST_PER_CALL) for partition in range(partitions)
+        ]
         self.address = self._wire.address
         self._traced = telemetry.enabled()
 
@@ -120,16 +125,34 @@ class Broker:
         Jobs for one partition (of one key, say) share a script call, whatever their stages: an event that two
         stages have to learn of is added in one step. Raises UnknownStage or BadInput before anything is added.
         """
-        places: dict[tuple[int, str], list[int]] = {}
-        for index, job in enumerate(jobs):
-            stage = self.pipeline.check(job)
-            places.setdefault((self._partition(job), stage.name), []).append(index)
-        answers: list[Added] = [Added(None)] * len(jobs)
-        for partition, of_partition in groupby(sorted(places), lambda place: place[0]):
-            indexes = [index for place in of_partition for index in places[place]]
+        stages = [self.pipeline.check(job) for job in jobs]
+        if refusal := await self._memory.refusal():
+            return [Added(None, refusal=refusal)] * len(jobs)
+        spans = (
+            [telemetry.send(stage, job) for stage, job in zip(stages, jobs, strict=True)] if self._traced else []
+        )
+        traces = [telemetry.traceparent(span) for span in spans] or repeat("")
+        places: dict[int, list[int]] = {}
+        offers: list[Offer] = []
+        for index, (stage, job, trace) in enumerate(zip(stages, jobs, traces, strict=False)):
+            partition = self._partition(job)
+            places.setdefault(partition, []).append(index)
+            dedup = self._keys.dedup(stage.name, partition, job.dedup) if job.dedup else ""
+            offers.append(
+                Offer(stage.name, seal(job, trace), dedup, stage.account(job.tenant), int(job.delay * 1000))
+            )
+        try:
+            return await self._offer(places, offers)
+        finally:
+            for span in spans:
+                span.end()
+
+    async def _offer(self, places: dict[int, list[int]], offers: list[Offer]) -> list[Added]:
+        answers: list[Added] = [Added(None)] * len(offers)
+        for partition, indexes in places.items():
             for chunk in _chunks(indexes):
-                batch = [jobs[index] for index in chunk]
-                for index, answer in zip(chunk, await self._add(partition, batch), strict=True):
+                found = await self._intakes[partition].add([offers[index] for index in chunk])
+                for index, answer in zip(chunk, found, strict=True):
                     answers[index] = answer
         return answers
 
@@ -149,40 +172,22 @@ class Broker:
                 raise _refused(self.pipeline.stage(job.stage), added.refusal)
             await asyncio.sleep(min(left, added.refusal.wait or LOOK_AGAIN, LOOK_AGAIN))
 
-    async def _add(self, partition: int, batch: list[Job]) -> list[Added]:
-        """Jobs of one partition, those of a stage next to each other."""
-        if refusal := await self._memory.refusal():
-            return [Added(None, refusal=refusal)] * len(batch)
-        spans = [telemetry.send(self.pipeline.stage(job.stage), job) for job in batch] if self._traced else []
-        traces = iter([telemetry.traceparent(span) for span in spans] or repeat(""))
+    async def _add(self, partition: int, offers: list[Offer]) -> list[Added]:
+        """One script call for jobs of one partition, a section for each stage."""
+        sections: dict[str, list[int]] = {}
+        for index, offer in enumerate(offers):
+            sections.setdefault(offer.stage, []).append(index)
         keys: list[str] = []
         args: list[Any] = [self._keys.signals]
-        names: list[str] = []
-        for name, of_stage in groupby(batch, lambda job: job.stage):
-            names.append(name)
+        for name, indexes in sections.items():
             keys += self._keys.place(name, partition)
-            args += self._section(self.pipeline.stage(name), partition, list(of_stage), traces)
-        try:
-            replies: list[list[bytes]] = await scripts.add(self._wire, keys, args)
-        finally:
-            for span in spans:
-                span.end()
-        return [
-            added for name, reply in zip(names, replies, strict=True) for added in _added(name, partition, reply)
-        ]
-
-    def _section(self, stage: Stage, partition: int, jobs: list[Job], traces: Iterator[str]) -> list[Any]:
-        """What the script is told of one stage's jobs; the envelope alone where that is all there is to say."""
-        limit = stage.account_limit
-        full = bool(limit) or any(job.dedup or job.delay for job in jobs)
-        args: list[Any] = [stage.name, stage.high_water, int(stage.dedup_ttl * 1000), limit, int(full), len(jobs)]
-        if not full:
-            args += [seal(job, trace) for job, trace in zip(jobs, traces, strict=False)]
-            return args
-        for job, trace in zip(jobs, traces, strict=False):
-            dedup = self._keys.dedup(stage.name, partition, job.dedup) if job.dedup else b""
-            args += seal(job, trace), dedup, stage.account(job.tenant), int(job.delay * 1000)
-        return args
+            args += _section(self.pipeline.stage(name), [offers[index] for index in indexes])
+        replies: list[list[bytes]] = await scripts.add(self._wire, keys, args)
+        answers: list[Added] = [Added(None)] * len(offers)
+        for (name, indexes), reply in zip(sections.items(), replies, strict=True):
+            for index, answer in zip(indexes, _added(name, partition, reply), strict=True):
+                answers[index] = answer
+        return answers
 
     async def cancel(self, job: JobId) -> Literal["cancelled", "cancelling"]:
         """Take a job out before it runs; one that is with a worker is told to stop ('cancelling'), and may still
@@ -521,6 +526,19 @@ class Broker:
             if isinstance(reply, RedisError) and not missing_group(reply):
                 raise reply
         return [None if isinstance(reply, RedisError) else reply for reply in replies]
+
+
+def _section(stage: Stage, offers: list[Offer]) -> list[Any]:
+    """What the script is told of one stage's jobs; the envelope alone where that is all there is to say."""
+    limit = stage.account_limit
+    full = bool(limit) or any(offer.dedup or offer.delay for offer in offers)
+    args: list[Any] = [stage.name, stage.high_water, int(stage.dedup_ttl * 1000), limit, int(full), len(offers)]
+    for offer in offers:
+        if full:
+            args += offer[1:]
+        else:
+            args.append(offer.body)
+    return args
 
 
 def _record(stage: Stage, delivery: Delivery, settled: Settled) -> tuple[bytes, int]:

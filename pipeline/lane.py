@@ -13,7 +13,7 @@ from pipeline.settler import Ended, Settler
 from pipeline.stage import Batch, Stage
 
 # A slot whose handlers never wait lets the rest of the worker run after so many seconds.
-LONGEST_TURN = 0.002
+LONGEST_TURN = 0.0005
 MOST_UNSETTLED = 2000
 
 
@@ -172,7 +172,8 @@ class Lane:
         while True:
             while self._ready and not self._closed:
                 await work(slot)
-                if slot.started > turn_over:
+                # Or at once where more should be fetched: so that it comes while we work on what is left.
+                if slot.started > turn_over or len(self._ready) == self._low:
                     await asyncio.sleep(0)
                     turn_over = time.monotonic() + LONGEST_TURN
             idle = loop.create_future()

@@ -1,0 +1,80 @@
+"""What is added while calls are under way goes together in the next; everybody gets their own answers."""
+
+import asyncio
+
+import pytest
+
+from pipeline.intake import MOST_ON_THE_WAY, Intake, Offer
+from pipeline.message import Added, JobId
+
+pytestmark = pytest.mark.unit
+
+
+class Server:
+    """Answers a call when it is let, with each job's number as its id."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.answering = asyncio.Event()
+        self.fails = False
+
+    async def take(self, offers: list[Offer]) -> list[Added]:
+        self.calls.append([offer.body.decode() for offer in offers])
+        await self.answering.wait()
+        if self.fails:
+            raise ConnectionError("gone")
+        return [Added(JobId("one", 0, offer.body.decode())) for offer in offers]
+
+
+def offers(*numbers: int) -> list[Offer]:
+    return [Offer("one", str(number).encode(), "", "", 0) for number in numbers]
+
+
+def ids(answers: list[Added]) -> list[str]:
+    return [answer.id.entry for answer in answers if answer.id]
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+async def adding(intake: Intake, *groups: tuple[int, ...]) -> list[asyncio.Task[list[Added]]]:
+    """A caller for each group of jobs, one after the other, all of them waiting."""
+    callers = [asyncio.create_task(intake.add(offers(*group))) for group in groups]
+    await asyncio.sleep(0)
+    return callers
+
+
+async def test_what_comes_while_calls_are_under_way_goes_in_one(server: Server) -> None:
+    callers = await adding(Intake(server.take, 500), (1,), (2, 3), (4,), (5, 6), (7,))
+    assert server.calls == [["1"], ["2", "3"]][:MOST_ON_THE_WAY], "on an idle way nobody waits"
+    server.answering.set()
+    assert [ids(await caller) for caller in callers] == [["1"], ["2", "3"], ["4"], ["5", "6"], ["7"]]
+    assert server.calls[2:] == [["4", "5", "6", "7"]]
+
+
+async def test_a_call_has_a_bound(server: Server) -> None:
+    callers = await adding(Intake(server.take, 3), (1,), (2,), (3, 4), (5, 6), (7,))
+    server.answering.set()
+    assert [ids(await caller) for caller in callers] == [["1"], ["2"], ["3", "4"], ["5", "6"], ["7"]]
+    assert server.calls[2:] == [["3", "4"], ["5", "6", "7"]]
+
+
+async def test_a_failing_call_fails_for_all_who_were_in_it_and_the_next_goes_on(server: Server) -> None:
+    intake = Intake(server.take, 500)
+    callers = await adding(intake, (1,), (2,), (3,), (4,))
+    server.fails = True
+    server.answering.set()
+    assert [type(end) for end in await asyncio.gather(*callers, return_exceptions=True)] == [ConnectionError] * 4
+    server.fails = False
+    assert ids(await intake.add(offers(5))) == ["5"]
+
+
+async def test_who_is_gone_before_the_call_gets_nothing_added(server: Server) -> None:
+    first, second, gone, last = await adding(Intake(server.take, 500), (1,), (2,), (3,), (4,))
+    gone.cancel()
+    await asyncio.sleep(0)
+    server.answering.set()
+    assert [ids(await caller) for caller in (first, second, last)] == [["1"], ["2"], ["4"]]
+    assert server.calls[2:] == [["4"]]
