@@ -42,7 +42,8 @@ local function take(id, min_idle, consumer, deliveries)
   if entry then taken[#taken + 1] = {entry[1], entry[2], deliveries + 1, consumer} end
 end
 
-for _, id in ipairs(redis.call('ZRANGE', p.due, '-inf', now, 'BYSCORE', 'LIMIT', 0, room)) do
+-- Up to the end of this very ms: of those with one time each has a fraction of it more (park.lua).
+for _, id in ipairs(redis.call('ZRANGE', p.due, '-inf', '(' .. now + 1, 'BYSCORE', 'LIMIT', 0, room)) do
   redis.call('ZREM', p.due, id)
   local consumer, deliveries = holder(p.stream, group, id)
   if consumer then take(id, 0, consumer, deliveries) end -- else a zombie settled it while it was parked
