@@ -182,6 +182,8 @@ class Lane:
 
     def _take(self) -> Delivery:
         delivery = self._ready.popleft()
+        if len(self._ready) == self._few:  # slots may be free for long: who fetches cannot wait for one to end
+            self._changed.set()
         if self._ready and not self._waking:
             self._waking = True
             asyncio.get_running_loop().call_soon(self._wake_a_slot)

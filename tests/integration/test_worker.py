@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -11,20 +10,20 @@ from redis.asyncio import Redis
 from pipeline import Broker, Context, Done, Job, Permanent, Pipeline, Worker
 from pipeline.keys import Keys
 from tests.support import (
-    Connect,
+    Connector,
+    Noted,
     Number,
     add_one,
     depths,
     eventually,
     jobs,
+    reached,
     stage,
     until,
     working,
 )
 
 pytestmark = pytest.mark.integration
-
-Connector = Callable[..., Connect]
 
 
 async def drained(broker: Broker, *names: str) -> None:
@@ -234,3 +233,14 @@ async def test_a_retry_comes_back_in_time_however_long_the_backlog_is(connector:
 
         await eventually(back)
     assert len(order) < 150, "long before the backlog was through"
+
+
+async def test_jobs_that_come_one_by_one_run_side_by_side(connector: Connector) -> None:
+    noted = Noted(finish=False)
+    pipeline = Pipeline([stage("one", noted, concurrency=3)])
+    connect = connector(pipeline)
+    async with connect() as broker, working(connect, pipeline):
+        for n in range(3):
+            await add_one(broker, Job(stage="one", payload=Number(n)))
+            await reached(lambda: len(noted.started) == n + 1, what="starting while others run")  # noqa: B023
+        noted.finish.set()

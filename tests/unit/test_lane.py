@@ -126,6 +126,14 @@ async def test_a_prefetch_is_filled_up_when_half_of_it_is_used(bench_of: MakeBen
     assert await room >= 3
 
 
+async def test_slots_that_are_free_are_fetched_for_while_another_is_busy(bench_of: MakeBench) -> None:
+    bench = bench_of(3, 0)
+    bench.lane.accept(deliveries(1), await bench.lane.reserve())
+    async with asyncio.timeout(5):
+        assert await bench.lane.reserve() == 2
+    assert bench.started == [1]
+
+
 async def test_a_closed_lane_has_no_room_wakes_who_waits_for_it_and_starts_nothing(bench_of: MakeBench) -> None:
     bench = bench_of(1, 1)
     bench.take(1, 2)
