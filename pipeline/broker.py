@@ -426,7 +426,7 @@ class Broker:
         deleted = 0
         for stage, partition in self._places(stages):
             keys = [*self._keys.place(stage.name, partition)]
-            start, last = b"-", b""
+            start, last = b"0", b""
             while start:
                 args = [GROUP, start, last, MOST_PER_CALL, int(active)]
                 count, start, last = await scripts.clear(self._wire, keys, args)

@@ -1,32 +1,51 @@
 --[[
-clear: delete a bounded number of a stage's unfinished jobs: those set aside first, then those in the stream up to a
-given id. Jobs that are with a worker stay unless told otherwise; their worker's outcome then goes nowhere.
+clear: delete a bounded number of a stage's unfinished jobs: those set aside first, then those in the stream. What got
+its id after the first call stays. Jobs that are with a worker stay unless told otherwise; their worker's outcome then
+goes nowhere.
 
 KEYS  the place
-ARGV[1] group   ARGV[2] first entry id to look at   ARGV[3] last one ('' for the stream's last)   ARGV[4] at most
-ARGV[5] 1: those with a worker too
-Returns {deleted, next entry id to look at ('' when through), last one}.
+ARGV[1] group   ARGV[2] where to go on: '0' at first, a cursor through what is set aside, then an entry id
+ARGV[3] the last id to delete ('' at first)   ARGV[4] at most, roughly   ARGV[5] 1: those with a worker too
+Returns {deleted, where to go on ('' when through), the last id to delete}.
 ]]
 local p, group, start, last, most = place(1), ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if last == '' then
-  local newest = redis.call('XREVRANGE', p.stream, '+', '-', 'COUNT', 1)[1]
-  last = newest and newest[1] or '0-1'
+  local info = redis.pcall('XINFO', 'STREAM', p.stream)
+  last = info.err and '0-1' or field_of(info, 'last-generated-id')
 end
-local aside = {}
-for _, id in ipairs(redis.call('HRANDFIELD', p.later, most)) do aside[#aside + 1] = id end
-if #aside > 0 then
-  redis.call('HDEL', p.later, unpack(aside))
-  redis.call('ZREM', p.delays, unpack(aside))
-  return {#aside, start, last}
+
+local function parts(id)
+  local ms, seq = string.match(id, '(%d+)-(%d+)')
+  return tonumber(ms), tonumber(seq)
 end
-local deleted, entries = 0, redis.call('XRANGE', p.stream, start, last, 'COUNT', most)
+
+local function is_newer(id)
+  local ms, seq = parts(id)
+  local last_ms, last_seq = parts(last)
+  return ms > last_ms or (ms == last_ms and seq > last_seq)
+end
+
+if string.find(start, '^%d+$') then
+  local found, aside = redis.call('HSCAN', p.later, start, 'COUNT', most), {}
+  for f = 1, #found[2], 2 do
+    local id = found[2][f]
+    if not is_newer(id) then aside[#aside + 1] = id end
+  end
+  if #aside > 0 then
+    redis.call('HDEL', p.later, unpack(aside))
+    redis.call('ZREM', p.delays, unpack(aside))
+  end
+  return {#aside, found[1] == '0' and '-' or found[1], last}
+end
+-- To the stream's end: what was set aside may have got into it since the first call, and is no newer for that.
+local deleted, entries = 0, redis.call('XRANGE', p.stream, start, '+', 'COUNT', most)
 for _, entry in ipairs(entries) do
   local id = entry[1]
-  local consumer = holder_if_any(p.stream, group, id)
-  if not consumer or is_parked(consumer) or ARGV[5] == '1' then
+  local job, consumer = field_of(entry[2], 'i') or id, holder_if_any(p.stream, group, id)
+  if not is_newer(job) and (not consumer or is_parked(consumer) or ARGV[5] == '1') then
     redis.call('ZREM', p.due, id)
-    redis.call('DEL', p.job .. (field_of(entry[2], 'i') or id))
-    -- Whatever is held back was deleted before: any limit but 0 keeps the tenant's account right.
+    redis.call('DEL', p.job .. job)
+    -- Whatever was held back as long is deleted already: any limit but 0 keeps the tenant's account right.
     finish(p, group, id, 1)
     deleted = deleted + 1
   end
