@@ -182,7 +182,7 @@ class Lane:
 
     def _take(self) -> Delivery:
         delivery = self._ready.popleft()
-        if len(self._ready) == self._few:  # slots may be free for long: who fetches cannot wait for one to end
+        if len(self._ready) == self._low:  # slots may be free for long: who fetches cannot wait for one to end
             self._changed.set()
         if self._ready and not self._waking:
             self._waking = True
