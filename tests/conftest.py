@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from pipeline import Broker, Pipeline
 from pipeline.embedded import EmbeddedServer
+from tests.processes import environment
 
 # A busy machine is no reason to fail; the per-test time-out is the bound.
 hypothesis_settings.register_profile("riacho", deadline=None)
@@ -52,3 +53,9 @@ async def redis(server: str) -> AsyncIterator["Redis"]:
     client: Redis = Redis.from_url(server)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def env(server: str, namespace: str, tmp_path: Path) -> dict[str, str]:
+    """The environment of commands on this test's part of the server."""
+    return environment(REDIS_URL=server, RIACHO_REDIS_NAMESPACE=namespace, RIACHO_DATA_FOLDER=tmp_path)

@@ -31,10 +31,14 @@ def riacho(
             process.kill()
 
 
-def run(*arguments: str, env: dict[str, str], timeout: float = 60) -> "subprocess.CompletedProcess[str]":
-    """`riacho …` to its end."""
+def run(
+    *arguments: str, env: dict[str, str], timeout: float = 60, typed: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """`riacho …` to its end, with what is typed on its standard input."""
     command = [sys.executable, "-m", "api", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        command, env=env, input=typed, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def stop(process: "subprocess.Popen[bytes]", timeout: float = 30) -> int:

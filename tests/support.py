@@ -40,8 +40,8 @@ async def eventually(
 
 def stage(name: str, handler: Handler, **options: Any) -> Stage:
     """A stage of queue `test` that keeps results, with short retries."""
-    defaults: dict[str, Any] = {"keep_results": 60.0, "retry": RetryPolicy(attempts=3, base=0.05)}
-    return Stage(queue="test", name=name, payload=Number, handler=handler, **defaults | options)
+    defaults: dict[str, Any] = {"queue": "test", "keep_results": 60.0, "retry": RetryPolicy(attempts=3, base=0.05)}
+    return Stage(name=name, payload=Number, handler=handler, **defaults | options)
 
 
 class Noted:

@@ -1,21 +1,15 @@
 """`riacho dead`, as an operator uses it after an incident."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.keys import Keys
-from tests.processes import environment, riacho, run
+from tests.processes import riacho, run
 from tests.support import eventually
 
 pytestmark = pytest.mark.acceptance
-
-
-@pytest.fixture
-def env(server: str, namespace: str, tmp_path: Path) -> dict[str, str]:
-    return environment(REDIS_URL=server, RIACHO_REDIS_NAMESPACE=namespace, RIACHO_DATA_FOLDER=tmp_path)
 
 
 @pytest.fixture
