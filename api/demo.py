@@ -238,7 +238,8 @@ async def _show_end(http: aiohttp.ClientSession, settings: Settings, sent: list[
 
 def status_table(queues: Sequence[QueueStatus]) -> Table:
     """Depths of all stages, for a terminal."""
-    table = Table("queue", "stage")
+    # Without lines, all of it fits into the 80 columns of a narrow terminal.
+    table = Table("queue", "stage", box=None, pad_edge=False, collapse_padding=True)
     for depth in DEPTHS:
         table.add_column(depth, justify="right")
     table.add_column("")
@@ -252,7 +253,7 @@ def _rows(queues: Sequence[QueueStatus]) -> Iterator[list[str]]:
         for stage in queue.stages:
             depths = [str(getattr(stage, depth)) for depth in DEPTHS]
             steered = [word for word in ("paused", "draining") if getattr(stage, word)]
-            yield [queue.queue, stage.stage, *depths, ", ".join(steered)]
+            yield [queue.queue, stage.stage, *depths, "\n".join(steered)]
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from api.problems import Problem, json, problem_of, problem_of_refusal, read_body
-from pipeline import Broker, Job, JobId, RiachoError, Stage
+from pipeline import Broker, Job, JobId, Pipeline, RiachoError, Stage
 from pipeline.errors import BadPayload
 from pipeline.message import Added
 from pipeline.views import StageStatus
@@ -72,27 +72,13 @@ class QueueEndpoints:
         jobs: dict[int, Job] = {}
         for index, request in enumerate(asked):
             try:
-                jobs[index] = self._job(queue, request)
+                jobs[index] = job_of(self._broker.pipeline, queue, request)
             except RiachoError as error:
                 answers[index] = problem_of(error)
         added = await self._broker.add(list(jobs.values()))
         for index, answer in zip(jobs, added, strict=True):
             answers[index] = _answer(self._broker.pipeline.stage(jobs[index].stage), answer)
         return [answer for answer in answers if answer is not None]
-
-    def _job(self, queue: str, request: JobRequest) -> Job:
-        stage = self._broker.pipeline.find(queue, request.kind)
-        payload = self._broker.pipeline.payload(stage, request.payload)
-        job = Job(
-            stage=stage.name,
-            payload=payload,
-            tenant=request.tenant,
-            key=request.key,
-            dedup=request.id,
-            delay=request.delay,
-        )
-        self._broker.pipeline.check(job)  # here, where it is this job's error and not that of a whole list
-        return job
 
     async def job(self, request: web.Request) -> web.Response:
         """GET /queue/job/{queue}/{jobId}."""
@@ -106,6 +92,21 @@ class QueueEndpoints:
     async def status(self, _: web.Request) -> web.Response:
         """GET /queue/status."""
         return json({"queues": summed(await self._broker.status())})
+
+
+def job_of(pipeline: Pipeline, queue: str, request: JobRequest) -> Job:
+    """The job asked for. Raises UnknownStage or BadInput."""
+    stage = pipeline.find(queue, request.kind)
+    job = Job(
+        stage=stage.name,
+        payload=pipeline.payload(stage, request.payload),
+        tenant=request.tenant,
+        key=request.key,
+        dedup=request.id,
+        delay=request.delay,
+    )
+    pipeline.check(job)  # here, where it is this job's error and not that of a whole list
+    return job
 
 
 def summed(stages: list[StageStatus]) -> list[QueueStatus]:

@@ -48,4 +48,6 @@ def _lock(path: Path) -> int | None:
     except BlockingIOError:
         os.close(file)
         return None
+    os.truncate(file, 0)
+    os.write(file, b"%d\n" % os.getpid())  # for whoever wants to know who it is
     return file
