@@ -60,6 +60,7 @@ class Adapters:
             conversation=settings.conversation.concurrency,
             conversation_context=settings.conversation.context,
             notification=settings.notification.concurrency,
+            tenant_rounds=settings.tenants.rounds,
         )
         return build_pipeline(ports, limits)
 

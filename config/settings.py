@@ -103,6 +103,10 @@ class Notification(_Section, frozen=True):
     concurrency: Count
 
 
+class Tenants(_Section, frozen=True):
+    rounds: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Store(_Section, frozen=True):
     url: Secret
 
@@ -120,6 +124,7 @@ class Settings(_Section, frozen=True):
     audio: Audio
     conversation: Conversation
     notification: Notification
+    tenants: Tenants
     store: Store
     log: Log
 

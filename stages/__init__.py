@@ -20,6 +20,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     conversation: int
     conversation_context: int
     notification: int
+    tenant_rounds: int
+
+    def of_tenant(self, concurrency: int) -> int:
+        """How many unfinished jobs one shop may have in the stream of a stage of this concurrency.
+
+        Whatever more it has waits in a line of its own, so another shop's message has no more than this in front
+        of it: as many rounds of jobs as a worker runs at a time, however many a flood brings. A stage holds up to
+        two rounds in each worker, so fewer than three would leave one shop's worker waiting for the next job. Jobs
+        that back off count. 0: any number.
+        """
+        return self.tenant_rounds * concurrency
 
 
 def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
@@ -33,6 +44,7 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 handler=TranscribeHandler(ports.source, ports.transcriber),
                 prepare=ports.transcriber.prepare,
                 concurrency=limits.transcribe,
+                tenant_limit=limits.of_tenant(limits.transcribe),
                 timeout=limits.transcribe_timeout,
                 keep_results=KEEP_RESULTS,
             ),
@@ -42,6 +54,7 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 payload=ProcessConversation,
                 handler=ConversationHandler(ports.conversations, ports.responder, limits.conversation_context),
                 concurrency=limits.conversation,
+                tenant_limit=limits.of_tenant(limits.conversation),
                 prefetch=limits.conversation,
                 keep_results=KEEP_RESULTS,
             ),
@@ -51,6 +64,7 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 payload=SendClient,
                 handler=ClientHandler(ports.messenger),
                 concurrency=limits.notification,
+                tenant_limit=limits.of_tenant(limits.notification),
                 prefetch=limits.notification,
                 keep_results=KEEP_RESULTS,
             ),

@@ -109,6 +109,7 @@ def test_a_misspelt_flag_is_refused() -> None:
         ("RIACHO_REDIS_MEMORY_SHARE", "0", "redis.memory_share"),
         ("RIACHO_REDIS_MEMORY_SHARE", "1.01", "redis.memory_share"),
         ("RIACHO_REDIS_MEMORY_SHARE", "nan", "redis.memory_share"),
+        ("RIACHO_TENANTS_ROUNDS", "-1", "tenants.rounds"),
         ("RIACHO_AUDIO_CONCURRENCY", "-1", "audio.concurrency"),
         ("RIACHO_AUDIO_DEVICE", "abacus", "audio.device"),
         ("RIACHO_AUDIO_CACHE", "~no-such-user/x", "audio.cache"),
