@@ -6,6 +6,7 @@ from pipeline.message import Refusal
 from pipeline.wire import Wire
 
 LOOK_EVERY = 1.0  # seconds
+NO_MEMORY = Refusal("memory", 0, LOOK_EVERY)
 
 
 class MemoryGuard:
@@ -28,4 +29,4 @@ class MemoryGuard:
     def _judge(self, text: str) -> Refusal | None:
         info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         most = int(info["maxmemory"]) or int(info["total_system_memory"])
-        return Refusal("memory", 0, LOOK_EVERY) if int(info["used_memory"]) > self._share * most else None
+        return NO_MEMORY if int(info["used_memory"]) > self._share * most else None

@@ -10,15 +10,16 @@ from itertools import repeat
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from pipeline import scripts, telemetry
-from pipeline.backpressure import MemoryGuard
+from pipeline.backpressure import NO_MEMORY, MemoryGuard
 from pipeline.errors import (
     BadInput,
     JobUnknown,
     Refused,
     ServerFull,
+    ServerUnavailable,
     ServerUnsuitable,
     StageDraining,
     StageFull,
@@ -182,8 +183,13 @@ class Broker:
         for name, indexes in sections.items():
             keys += self._keys.place(name, partition)
             args += _section(self.pipeline.stage(name), [offers[index] for index in indexes])
-        replies: list[list[bytes]] = await scripts.add(self._wire, keys, args)
-        answers: list[Added] = [Added(None)] * len(offers)
+        answers: list[Added] = [Added(None, refusal=NO_MEMORY)] * len(offers)
+        try:
+            replies: list[list[bytes]] = await scripts.add(self._wire, keys, args)
+        except ServerUnavailable as error:
+            if isinstance(error.__cause__, OutOfMemoryError):  # the guard looks now and then only
+                return answers
+            raise
         for (name, indexes), reply in zip(sections.items(), replies, strict=True):
             for index, answer in zip(indexes, _added(name, partition, reply), strict=True):
                 answers[index] = answer
@@ -328,11 +334,10 @@ class Broker:
         return count + (await self._settle_rest(stage, partition, rest) if rest else 0)
 
     async def _settle_plain(self, stage: Stage, partition: int, entries: list[bytes]) -> int:
-        # Two commands for all of them, where the script takes five arguments and two calls for each.
+        # Two calls for all of them, where `settle` takes five arguments and two calls for each.
         stream = self._keys.stream(stage.name, partition)
-        acked, _ = await self._together([("XACK", stream, GROUP, *entries), ("XDEL", stream, *entries)])
-        count: int = acked
-        return count
+        settled: int = await scripts.acknowledge(self._wire, [stream], [GROUP, *entries])
+        return settled
 
     async def _settle_rest(self, stage: Stage, partition: int, done: list[tuple[Delivery, Settled]]) -> int:
         targets = list(dict.fromkeys(name for _, settled in done for name, *_ in settled.forwards))

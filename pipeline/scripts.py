@@ -8,13 +8,18 @@ from redis.exceptions import NoScriptError
 
 from pipeline.wire import Wire
 
+# What finishes work runs though the server's memory is used up: else nothing could ever free any.
+WHATEVER_THE_MEMORY = b"#!lua flags=allow-oom\n"
+
 
 class Script:
-    """A script by its file name; loads itself again where the server does not know it (restart, flush)."""
+    """A script by its file name; loads itself again where the server does not know it (restart, flush).
+    One that `takes_in` jobs does not run when the server has no memory for them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, takes_in: bool = False) -> None:
         folder = files("pipeline") / "lua"
-        self._text = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
+        text = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
+        self._text = text if takes_in else WHATEVER_THE_MEMORY + text
         self._sha = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
     async def __call__(self, wire: Wire, keys: list[str], args: list[Any]) -> Any:
@@ -24,14 +29,15 @@ class Script:
             return await wire.command("EVAL", self._text, len(keys), *keys, *args)
 
 
-add = Script("add")
+add = Script("add", takes_in=True)
 settle = Script("settle")
+acknowledge = Script("acknowledge")
 park = Script("park")
 reclaim = Script("reclaim")
 renew = Script("renew")
 bury = Script("bury")
 leave = Script("leave")
-replay = Script("replay")
+replay = Script("replay", takes_in=True)
 cancel = Script("cancel")
 control = Script("control")
 clear = Script("clear")
