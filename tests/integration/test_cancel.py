@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis.asyncio import Redis
 
-from pipeline import Broker, Context, Job, JobId, Pipeline, Retry, Stage
+from pipeline import Broker, Context, Job, JobId, Pipeline, Retry, RetryPolicy, Stage
 from pipeline.errors import JobUnknown
 from pipeline.keys import Keys
 from pipeline.message import Delivery
@@ -88,7 +88,11 @@ async def fetch(broker: Broker) -> list[Delivery]:
     ],
 )
 async def test_a_job_that_waits_for_whatever_reason_is_cancelled_and_never_runs(
-    connector: Connector, arrange: Callable[[Broker, Stage], Awaitable[JobId]], was: str
+    connector: Connector,
+    redis: "Redis",
+    namespace: str,
+    arrange: Callable[[Broker, Stage], Awaitable[JobId]],
+    was: str,
 ) -> None:
     noted = Noted()
     one = stage("one", noted, tenant_limit=1)
@@ -100,6 +104,8 @@ async def test_a_job_that_waits_for_whatever_reason_is_cancelled_and_never_runs(
         assert await state(broker, job) == was
         assert await broker.cancel(job) == "cancelled"
         assert await state(broker, job) == "cancelled"
+        place = Keys(namespace).place("one", 0)
+        assert await redis.exists(place.due, place.delays) == 0, "its time is forgotten with it"
         with pytest.raises(JobUnknown, match=f"no unfinished job {job}"):
             await broker.cancel(job)
         async with working(connect, pipeline):
@@ -181,7 +187,7 @@ async def test_a_cancelled_job_whose_handler_fails_is_not_tried_again(connector:
         finally:
             raise OSError("the line broke")
 
-    pipeline = Pipeline([stage("one", fail)])
+    pipeline = Pipeline([stage("one", fail, retry=RetryPolicy(base=60))])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline):
         job = await add_one(broker, job_of(1))
