@@ -334,10 +334,11 @@ class Broker:
         return count + (await self._settle_rest(stage, partition, rest) if rest else 0)
 
     async def _settle_plain(self, stage: Stage, partition: int, entries: list[bytes]) -> int:
-        # Two calls for all of them, where `settle` takes five arguments and two calls for each.
+        # Two commands for all of them, where the script takes five arguments and two calls for each.
         stream = self._keys.stream(stage.name, partition)
-        settled: int = await scripts.acknowledge(self._wire, [stream], [GROUP, *entries])
-        return settled
+        acked, _ = await self._together([("XACK", stream, GROUP, *entries), ("XDEL", stream, *entries)])
+        count: int = acked
+        return count
 
     async def _settle_rest(self, stage: Stage, partition: int, done: list[tuple[Delivery, Settled]]) -> int:
         targets = list(dict.fromkeys(name for _, settled in done for name, *_ in settled.forwards))

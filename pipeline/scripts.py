@@ -31,7 +31,6 @@ class Script:
 
 add = Script("add", takes_in=True)
 settle = Script("settle")
-acknowledge = Script("acknowledge")
 park = Script("park")
 reclaim = Script("reclaim")
 renew = Script("renew")

@@ -69,15 +69,30 @@ class Wire:
         return PubSub(self._pool)
 
     async def transaction(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """The replies of commands run as one; an error reply is in its place."""
-        packed = [pack(command) for command in commands]
+        """The replies of commands run as one; an error reply is in its place.
 
-        async def talk(connection: Connection) -> Any:
-            whole = b"".join([pack(("MULTI",)), *packed, pack(("EXEC",))])
-            await connection.send_packed_command(whole, check_health=False)
-            for _ in range(len(packed) + 1):
-                await connection.read_response()
-            return await connection.read_response()
+        A server whose memory is used up takes no transactions, not even of commands that free some. Then they are
+        run one after the other: better that than never.
+        """
+        packed = [pack(command) for command in commands]
+        try:
+            replies = await self._pipelined([pack(("MULTI",)), *packed, pack(("EXEC",))])
+        except ServerUnavailable as error:
+            if isinstance(error.__cause__, OutOfMemoryError):
+                return await self._pipelined(packed, raising=False)
+            raise
+        whole: list[Any] = replies[-1]
+        return whole
+
+    async def _pipelined(self, packed: list[bytes], *, raising: bool = True) -> list[Any]:
+        async def talk(connection: Connection) -> list[Any]:
+            await connection.send_packed_command(b"".join(packed), check_health=False)
+            # All of them are read before any is looked at: what is left unread would be the next command's reply.
+            replies = [await _reply(connection) for _ in packed]
+            for error in replies if raising else []:
+                if isinstance(error, ResponseError):
+                    raise error
+            return replies
 
         replies: list[Any] = await self._with_connection(talk)
         return replies
@@ -104,6 +119,13 @@ class Wire:
                 await self._pool.release(connection)
         except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
             raise ServerUnavailable(f"Redis at {self.address}: {str(error).rstrip('.')}") from error
+
+
+async def _reply(connection: Connection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def missing_group(error: Exception) -> bool:

@@ -25,7 +25,7 @@ if redis.call('EXISTS', p.tenants) == 1 and (limit == 0 or redis.call('XLEN', p.
   end
 end
 
-for _, id in ipairs(redis.call('ZRANGE', p.delays, '-inf', now, 'BYSCORE', 'LIMIT', 0, room)) do
+for _, id in ipairs(redis.call('ZRANGE', p.delays, '-inf', '(' .. now + 1, 'BYSCORE', 'LIMIT', 0, room)) do
   redis.call('ZREM', p.delays, id)
   local body, tenant = fetch_back(p, id)
   if body then admit(p, body, tenant, limit, id) end
