@@ -139,10 +139,11 @@ class Broker:
             partition = self._partition(job)
             places.setdefault(partition, []).append(index)
             dedup = self._keys.dedup(stage.name, partition, job.dedup) if job.dedup else ""
-            offers.append(
-                Offer(stage.name, seal(job, trace), dedup, stage.account(job.tenant), int(job.delay * 1000))
-            )
+            account = stage.account(job.tenant)
+            offers.append((stage.name, seal(job, trace), dedup, account, int(job.delay * 1000)))
         try:
+            if len(places) == 1 and len(offers) <= MOST_PER_CALL:
+                return await self._intakes[next(iter(places))].add(offers)
             return await self._offer(places, offers)
         finally:
             for span in spans:
@@ -176,8 +177,8 @@ class Broker:
     async def _add(self, partition: int, offers: list[Offer]) -> list[Added]:
         """One script call for jobs of one partition, a section for each stage."""
         sections: dict[str, list[int]] = {}
-        for index, offer in enumerate(offers):
-            sections.setdefault(offer.stage, []).append(index)
+        for index, (name, *_) in enumerate(offers):
+            sections.setdefault(name, []).append(index)
         keys: list[str] = []
         args: list[Any] = [self._keys.signals]
         for name, indexes in sections.items():
@@ -537,13 +538,10 @@ class Broker:
 def _section(stage: Stage, offers: list[Offer]) -> list[Any]:
     """What the script is told of one stage's jobs; the envelope alone where that is all there is to say."""
     limit = stage.account_limit
-    full = bool(limit) or any(offer.dedup or offer.delay for offer in offers)
+    full = bool(limit) or any(dedup or delay for _, _, dedup, _, delay in offers)
     args: list[Any] = [stage.name, stage.high_water, int(stage.dedup_ttl * 1000), limit, int(full), len(offers)]
-    for offer in offers:
-        if full:
-            args += offer[1:]
-        else:
-            args.append(offer.body)
+    for _, *told in offers:
+        args += told if full else told[:1]
     return args
 
 

@@ -3,22 +3,17 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 from pipeline.message import Added
 
 # Two calls overlap: while the server works on one, the next is put together.
 MOST_ON_THE_WAY = 2
+WORTH_A_CALL = 20  # jobs; so many go at once whatever is under way, and lose nothing by it
 
 
-class Offer(NamedTuple):
-    """A job ready to be sent: its stage, envelope, dedup key ('' for none), account and delay in ms."""
-
-    stage: str
-    body: bytes
-    dedup: str
-    account: str
-    delay: int
+# A job ready to be sent: its stage, envelope, dedup key ('' for none), account and delay in ms. A plain tuple, as
+# there is one a job.
+Offer = tuple[str, bytes, str, str, int]
 
 
 class Intake:
@@ -34,7 +29,7 @@ class Intake:
 
     async def add(self, offers: list[Offer]) -> list[Added]:
         """One answer for each, in their order; at most as many as go in one call."""
-        if self._on_the_way < MOST_ON_THE_WAY:
+        if self._on_the_way < MOST_ON_THE_WAY or len(offers) >= WORTH_A_CALL:
             return await self._call(offers)
         answers: asyncio.Future[list[Added]] = asyncio.get_running_loop().create_future()
         self._waiting.append((offers, answers))

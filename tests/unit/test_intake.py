@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pipeline.intake import MOST_ON_THE_WAY, Intake, Offer
+from pipeline.intake import MOST_ON_THE_WAY, WORTH_A_CALL, Intake, Offer
 from pipeline.message import Added, JobId
 
 pytestmark = pytest.mark.unit
@@ -19,15 +19,15 @@ class Server:
         self.fails = False
 
     async def take(self, offers: list[Offer]) -> list[Added]:
-        self.calls.append([offer.body.decode() for offer in offers])
+        self.calls.append([body.decode() for _, body, *_ in offers])
         await self.answering.wait()
         if self.fails:
             raise ConnectionError("gone")
-        return [Added(JobId("one", 0, offer.body.decode())) for offer in offers]
+        return [Added(JobId("one", 0, body.decode())) for _, body, *_ in offers]
 
 
 def offers(*numbers: int) -> list[Offer]:
-    return [Offer("one", str(number).encode(), "", "", 0) for number in numbers]
+    return [("one", str(number).encode(), "", "", 0) for number in numbers]
 
 
 def ids(answers: list[Added]) -> list[str]:
@@ -52,6 +52,13 @@ async def test_what_comes_while_calls_are_under_way_goes_in_one(server: Server) 
     server.answering.set()
     assert [ids(await caller) for caller in callers] == [["1"], ["2", "3"], ["4"], ["5", "6"], ["7"]]
     assert server.calls[2:] == [["4", "5", "6", "7"]]
+
+
+async def test_a_bulk_goes_at_once_whatever_is_under_way(server: Server) -> None:
+    callers = await adding(Intake(server.take, 500), (1,), (2,), tuple(range(WORTH_A_CALL)))
+    assert [len(call) for call in server.calls] == [1, 1, WORTH_A_CALL]
+    server.answering.set()
+    await asyncio.gather(*callers)
 
 
 async def test_a_call_has_a_bound(server: Server) -> None:
