@@ -327,7 +327,7 @@ class Broker:
         leaves_traces = bool(stage.keep_results or stage.account_limit)
         for delivery, settled in done:
             # A job that failed before has a record saying so, which must not outlive the success.
-            if leaves_traces or delivery.attempt > 1 or settled.forwards or settled.cancelled:
+            if leaves_traces or delivery.since or settled.forwards or settled.cancelled:
                 rest.append((delivery, settled))
             else:
                 plain.append(delivery.entry)
@@ -547,7 +547,8 @@ def _section(stage: Stage, offers: list[Offer]) -> list[Any]:
 
 def _record(stage: Stage, delivery: Delivery, settled: Settled) -> tuple[bytes, int]:
     """What to remember of a finished job, and for how many ms."""
-    if not (stage.keep_results or delivery.attempt > 1 or settled.cancelled):
+    failed_before = delivery.attempt > 1 or delivery.since == RETRYING  # the try may not have counted
+    if not (stage.keep_results or failed_before or settled.cancelled):
         return b"", 0
     state: Literal["cancelled", "completed"] = "cancelled" if settled.cancelled else "completed"
     record = Record(state=state, attempt=delivery.attempt, at_ms=now_ms(), result=settled.result)

@@ -128,6 +128,8 @@ def of_unfinished(view: JobView, body: bytes, pending: Any, record: Record | Non
 
 def of_finished(view: JobView, record: Record, following: bytes | None) -> JobView:
     """A job whose entry is gone: how it ended, and the ids it was handed on to."""
+    if record.state == "retrying":  # what an earlier try came to after all, which leaves no record of its own
+        return msgspec.structs.replace(view, state="completed", attempt=record.attempt, progress=100)
     return msgspec.structs.replace(
         view,
         state=record.state,

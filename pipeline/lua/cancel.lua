@@ -13,7 +13,7 @@ if redis.call('HDEL', p.later, job) == 1 then -- one held back is skipped when i
 end
 local id = redis.call('HGET', p.job .. job, 'at') or job
 if not redis.call('XRANGE', p.stream, id, id)[1] then return '' end
-local consumer, deliveries = holder_if_any(p.stream, group, id)
+local consumer, deliveries = holder(p.stream, group, id)
 if consumer and not is_parked(consumer) then
   redis.call('SADD', p.cancelled, id)
   redis.call('PEXPIRE', p.cancelled, WEEK)

@@ -41,7 +41,7 @@ end
 local deleted, entries = 0, redis.call('XRANGE', p.stream, start, '+', 'COUNT', most)
 for _, entry in ipairs(entries) do
   local id = entry[1]
-  local job, consumer = field_of(entry[2], 'i') or id, holder_if_any(p.stream, group, id)
+  local job, consumer = field_of(entry[2], 'i') or id, holder(p.stream, group, id)
   if not is_newer(job) and (not consumer or is_parked(consumer) or ARGV[5] == '1') then
     redis.call('ZREM', p.due, id)
     redis.call('DEL', p.job .. job)

@@ -10,16 +10,12 @@ local function place(n)
   }
 end
 
--- Who holds a pending entry, and how often it was delivered; nil when nobody does.
+-- Who holds a pending entry, and how often it was delivered; nil when nobody does, as while there is no group: no
+-- worker has come yet, or the group is lost, and whoever comes next gets everything.
 local function holder(stream, group, id)
-  local found = redis.call('XPENDING', stream, group, id, id, 1)[1]
-  if found then return found[2], found[4] end
-end
-
--- The same where there may be no group, as no worker ever ran: then nobody holds anything.
-local function holder_if_any(stream, group, id)
   local found = redis.pcall('XPENDING', stream, group, id, id, 1)
-  if not found.err and found[1] then return found[1][2], found[1][4] end
+  if found.err and not string.find(found.err, 'NOGROUP', 1, true) then error(found) end
+  if found[1] then return found[1][2], found[1][4] end
 end
 
 -- A consumer's claim to an entry: it holds it, and by this very delivery. Its name alone would not do, as an

@@ -46,7 +46,8 @@ end
 for _, id in ipairs(redis.call('ZRANGE', p.due, '-inf', '(' .. now + 1, 'BYSCORE', 'LIMIT', 0, room)) do
   redis.call('ZREM', p.due, id)
   local consumer, deliveries = holder(p.stream, group, id)
-  if consumer then take(id, 0, consumer, deliveries) end -- else a zombie settled it while it was parked
+  -- Else a zombie settled it while it was parked, or its group was lost and somebody has it anew.
+  if consumer and is_parked(consumer) then take(id, 0, consumer, deliveries) end
 end
 
 for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', p.stream, group)) do
