@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline import Broker, Context, Job, JobId, Permanent, Pipeline
-from pipeline import broker as broker_module
+from pipeline.broker import looking
 from pipeline.errors import BadInput, JobUnknown, ServerUnavailable
 from tests.support import (
     Connector,
@@ -33,7 +33,7 @@ ONE = Job(stage="one", payload=Number(1))
 async def test_a_result_is_waited_for_and_comes_at_once(
     connector: Connector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker_module, "LOOK_AGAIN", 60.0)  # only being told is in time
+    monkeypatch.setattr(looking, "LOOK_AGAIN", 60.0)  # only being told is in time
     noted = Noted(finish=False)
     pipeline = Pipeline([stage("one", noted)])
     connect = connector(pipeline)
@@ -51,7 +51,7 @@ async def test_a_result_is_waited_for_and_comes_at_once(
 async def test_many_can_wait_at_once_over_one_broker(
     connector: Connector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker_module, "LOOK_AGAIN", 60.0)
+    monkeypatch.setattr(looking, "LOOK_AGAIN", 60.0)
     noted = Noted(finish=False)
     pipeline = Pipeline([stage("one", noted, concurrency=50)])
     connect = connector(pipeline)

@@ -1,0 +1,227 @@
+"""Entries out to workers, and their outcomes back."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, NamedTuple
+
+from pipeline import scripts
+from pipeline.broker.access import MOST_PER_CALL, Access, body_of, chunks
+from pipeline.keys import GROUP, LIMITED, RELEASED, RETRYING
+from pipeline.message import (
+    Delivery,
+    JobId,
+    Record,
+    encode_record,
+    now_ms,
+)
+from pipeline.outcome import Bury, Settled, Throttled
+from pipeline.outcome import Retry as RetryOutcome
+from pipeline.signals import Inbox
+from pipeline.stage import RateLimit, Stage
+
+# How long failures and burials stay visible in a job look-up, where the stage keeps no results itself.
+FAILURE_TTL = 7 * 86_400.0
+
+Parked = tuple[Delivery, RetryOutcome | Throttled]
+
+
+class Reclaimed(NamedTuple):
+    """Entries taken over, and in how many seconds more will be due (None: nothing is known of)."""
+
+    deliveries: list[Delivery]
+    due_in: float | None
+
+
+class Renewal(NamedTuple):
+    """Entries that are no longer this consumer's, and those that somebody wants cancelled."""
+
+    lost: list[bytes]
+    unwanted: list[bytes]
+
+
+class Consuming(Access):
+    """For workers."""
+
+    async def ensure_groups(self) -> None:
+        """Create streams and groups that are missing, from 0: what came before the group is not lost."""
+        await self._steer(self.pipeline, "ensure")
+
+    async def fetch(
+        self,
+        stage: str,
+        partition: int,
+        consumer: str,
+        count: int,
+        block_ms: int,
+        *,
+        started: Callable[[int], None] = lambda _: None,
+    ) -> list[Delivery]:
+        """New entries for this consumer; waits up to `block_ms` for the first. `started` is told what `unblock`
+        wants to know."""
+        key = self._keys.stream(stage, partition)
+        command = ("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "BLOCK", block_ms, "STREAMS", key, ">")
+        # The margin is for the server to answer after the block time; a reader must outlast it.
+        reply = await self._wire.blocking(*command, timeout=block_ms / 1000 + 3, started=started)
+        if not reply:
+            return []
+        return [
+            Delivery(stage, partition, entry, fields[1], 1)
+            if len(fields) == 2 and fields[0] == b"e"  # nearly always
+            else _delivery(stage, partition, entry, fields, 1)
+            for entry, fields in reply[0][1]
+        ]
+
+    async def unblock(self, reader: int) -> bool:
+        """End a waiting fetch early; False where it is not waiting."""
+        return await self._wire.unblock(reader)
+
+    async def reclaim(self, stage: str, partition: int, consumer: str, lease: float, count: int) -> Reclaimed:
+        """Take over entries that are due again or whose consumer was silent for `lease` seconds."""
+        limit = self.pipeline.stage(stage).account_limit
+        args = [GROUP, consumer, int(lease * 1000), min(count, MOST_PER_CALL), limit]
+        due_in, found = await scripts.reclaim(self._wire, [*self._keys.place(stage, partition)], args)
+        deliveries = [_delivery(stage, partition, *entry) for entry in found]
+        return Reclaimed(deliveries, due_in / 1000 if due_in >= 0 else None)
+
+    async def renew(self, stage: str, partition: int, consumer: str, held: Sequence[Delivery]) -> Renewal:
+        """Reset the idle time of entries held."""
+        renewal = Renewal([], [])
+        for chunk in chunks(held):
+            args = [arg for delivery in chunk for arg in (delivery.entry, delivery.attempt)]
+            keys = [*self._keys.place(stage, partition)]
+            lost, unwanted = await scripts.renew(self._wire, keys, [GROUP, consumer, *args])
+            renewal.lost.extend(lost)
+            renewal.unwanted.extend(unwanted)
+        return renewal
+
+    async def progress(self, consumer: str, delivery: Delivery, percent: int) -> bool:
+        """Note how far a job has come, where its stage keeps results; False if it is no longer this consumer's."""
+        keep = self.pipeline.stage(delivery.stage).keep_results
+        if not keep:
+            return True
+        keys = [*self._keys.place(delivery.stage, delivery.partition)]
+        about = [delivery.entry, delivery.attempt, delivery.job, percent, int(keep * 1000)]
+        return bool(await scripts.progress(self._wire, keys, [GROUP, consumer, *about]))
+
+    async def throttle(self, limits: Sequence[RateLimit]) -> float:
+        """Take a token from each of these buckets; returns the seconds to wait until all of them are there."""
+        keys = [self._keys.bucket(limit.key) for limit in limits]
+        args = [arg for limit in limits for arg in (1000 / limit.per_second, limit.burst)]
+        wait: int = await scripts.throttle(self._wire, keys, args)
+        return wait / 1000
+
+    def signals(self) -> AbstractAsyncContextManager[Inbox]:
+        """What workers are told: `wake <stage>`, `pause <stage>`, `cancel <stage> <partition> <entry>`."""
+        return self._signals.listen(self._keys.signals)
+
+    async def leave(self, consumer: str) -> None:
+        """Forget a consumer wherever it holds nothing."""
+        for stage, partition in self._places(self.pipeline):
+            key = self._keys.stream(stage.name, partition)
+            await scripts.leave(self._wire, [key], [GROUP, consumer])
+
+    # Entries of one call lie in one stage and partition.
+
+    async def settle(self, stage: Stage, partition: int, done: Sequence[tuple[Delivery, Settled]]) -> int:
+        """Finish entries and add their forwards; returns how many nobody else had settled before."""
+        plain: list[bytes] = []
+        rest: list[tuple[Delivery, Settled]] = []
+        leaves_traces = bool(stage.keep_results or stage.account_limit)
+        for delivery, settled in done:
+            # A job that failed before has a record saying so, which must not outlive the success.
+            if leaves_traces or delivery.since or settled.forwards or settled.cancelled:
+                rest.append((delivery, settled))
+            else:
+                plain.append(delivery.entry)
+        count = await self._settle_plain(stage, partition, plain) if plain else 0
+        return count + (await self._settle_rest(stage, partition, rest) if rest else 0)
+
+    async def _settle_plain(self, stage: Stage, partition: int, entries: list[bytes]) -> int:
+        # Two commands for all of them, where the script takes five arguments and two calls for each.
+        stream = self._keys.stream(stage.name, partition)
+        acked, _ = await self._together([("XACK", stream, GROUP, *entries), ("XDEL", stream, *entries)])
+        count: int = acked
+        return count
+
+    async def _settle_rest(self, stage: Stage, partition: int, done: list[tuple[Delivery, Settled]]) -> int:
+        targets = list(dict.fromkeys(name for _, settled in done for name, *_ in settled.forwards))
+        place = {name: index for index, name in enumerate(targets, 1)}
+        args: list[Any] = [GROUP, self._keys.signals, stage.account_limit]
+        for name in targets:
+            args += name, self.pipeline.stage(name).account_limit, str(JobId(name, partition, ""))
+        for delivery, settled in done:
+            args += delivery.entry, delivery.job, *_record(stage, delivery, settled), len(settled.forwards)
+            for name, envelope, account, delay in settled.forwards:
+                args += place[name], envelope, account, delay
+        keys = [key for name in (stage.name, *targets) for key in self._keys.place(name, partition)]
+        replies: list[int] = await scripts.settle(self._wire, keys, args)
+        return sum(replies)
+
+    async def retry(self, stage: Stage, partition: int, consumer: str, failed: Sequence[Parked]) -> list[bool]:
+        """Park failed entries until their backoff is over; False where one is no longer ours."""
+        args: list[Any] = []
+        for delivery, outcome in failed:
+            match outcome:
+                case RetryOutcome(after, error, counts):
+                    record = Record(state="retrying", attempt=delivery.attempt, at_ms=now_ms(), error=error)
+                    attempts, kept = delivery.attempt - (not counts), encode_record(record)
+                case Throttled(after):
+                    attempts, kept = delivery.attempt - 1, b""
+            args += delivery.entry, delivery.attempt, int(after * 1000), attempts
+            args += delivery.job, kept, int(FAILURE_TTL * 1000)
+        return await self._park(stage.name, partition, consumer, RETRYING, args)
+
+    async def throttled(self, stage: Stage, partition: int, consumer: str, early: Sequence[Parked]) -> list[bool]:
+        """Park entries whose token is not there yet until it is; False where one is no longer ours."""
+        args: list[Any] = []
+        for delivery, outcome in early:
+            args += delivery.entry, delivery.attempt, int(outcome.after * 1000), delivery.attempt - 1, b"", b"", 0
+        return await self._park(stage.name, partition, consumer, LIMITED, args)
+
+    async def release(
+        self, stage: str, partition: int, consumer: str, deliveries: Sequence[Delivery]
+    ) -> list[bool]:
+        """Hand back entries that were never started: due at once, as if not delivered."""
+        args: list[Any] = []
+        for delivery in deliveries:
+            args += delivery.entry, delivery.attempt, 0, delivery.attempt - 1, b"", b"", 0
+        return await self._park(stage, partition, consumer, RELEASED, args)
+
+    async def _park(self, stage: str, partition: int, consumer: str, lot: bytes, args: list[Any]) -> list[bool]:
+        keys = [*self._keys.place(stage, partition)]
+        replies = await scripts.park(self._wire, keys, [GROUP, consumer, lot, self._keys.signals, stage, *args])
+        return [reply == 1 for reply in replies]
+
+    async def bury(
+        self, stage: Stage, partition: int, consumer: str, dead: Sequence[tuple[Delivery, Bury]]
+    ) -> list[bool]:
+        """Move entries to the dead letters; False where one is no longer ours."""
+        args: list[Any] = [GROUP, consumer, stage.account_limit, int(FAILURE_TTL * 1000)]
+        for delivery, outcome in dead:
+            record = Record(
+                state="failed",
+                attempt=delivery.attempt,
+                at_ms=now_ms(),
+                reason=outcome.reason,
+                error=outcome.error,
+            )
+            args += delivery.entry, delivery.attempt, delivery.job, delivery.body, encode_record(record)
+        keys = [*self._keys.place(stage.name, partition), self._keys.dead(stage.name, partition)]
+        return [reply == 1 for reply in await scripts.bury(self._wire, keys, args)]
+
+
+def _record(stage: Stage, delivery: Delivery, settled: Settled) -> tuple[bytes, int]:
+    """What to remember of a finished job, and for how many ms."""
+    failed_before = delivery.attempt > 1 or delivery.since == RETRYING  # the try may not have counted
+    if not (stage.keep_results or failed_before or settled.cancelled):
+        return b"", 0
+    state: Literal["cancelled", "completed"] = "cancelled" if settled.cancelled else "completed"
+    record = Record(state=state, attempt=delivery.attempt, at_ms=now_ms(), result=settled.result)
+    return encode_record(record), int((stage.keep_results or FAILURE_TTL) * 1000)
+
+
+def _delivery(
+    stage: str, partition: int, entry: bytes, fields: list[bytes], attempt: int, since: bytes = b""
+) -> Delivery:
+    origin = dict(zip(fields[::2], fields[1::2], strict=True)).get(b"i", b"")
+    return Delivery(stage, partition, entry, body_of(fields), attempt, origin, since)

@@ -1,0 +1,174 @@
+"""Jobs in, and what their producers may ask of them later."""
+
+import asyncio
+import functools
+import random
+import zlib
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any, Literal
+
+from redis.exceptions import OutOfMemoryError
+
+from pipeline import scripts, telemetry
+from pipeline.backpressure import NO_MEMORY
+from pipeline.broker.access import LOOK_AGAIN, MOST_PER_CALL, Access, chunks
+from pipeline.errors import (
+    JobUnknown,
+    Refused,
+    ServerFull,
+    ServerUnavailable,
+    StageDraining,
+    StageFull,
+)
+from pipeline.intake import Intake, Offer
+from pipeline.keys import GROUP
+from pipeline.message import (
+    Added,
+    Job,
+    JobId,
+    Refusal,
+    seal,
+)
+from pipeline.stage import Stage
+
+
+class Producing(Access):
+    """For whoever has work done."""
+
+    @functools.cached_property
+    def _intakes(self) -> list[Intake]:
+        """The way into each partition."""
+        return [
+            Intake(functools.partial(self._add, partition), MOST_PER_CALL) for partition in range(self.partitions)
+        ]
+
+    async def add(self, jobs: Sequence[Job]) -> list[Added]:
+        """Make jobs durable; one answer for each, in their order.
+
+        Jobs for one partition (of one key, say) share a script call, whatever their stages: an event that two
+        stages have to learn of is added in one step. Raises UnknownStage or BadInput before anything is added.
+        """
+        stages = [self.pipeline.check(job) for job in jobs]
+        if refusal := await self._memory.refusal():
+            return [Added(None, refusal=refusal)] * len(jobs)
+        spans = (
+            [telemetry.send(stage, job) for stage, job in zip(stages, jobs, strict=True)] if self._traced else []
+        )
+        traces = [telemetry.traceparent(span) for span in spans] or repeat("")
+        places: dict[int, list[int]] = {}
+        offers: list[Offer] = []
+        for index, (stage, job, trace) in enumerate(zip(stages, jobs, traces, strict=False)):
+            partition = self._partition(job)
+            places.setdefault(partition, []).append(index)
+            dedup = self._keys.dedup(stage.name, partition, job.dedup) if job.dedup else ""
+            account = stage.account(job.tenant)
+            offers.append((stage.name, seal(job, trace), dedup, account, int(job.delay * 1000)))
+        try:
+            if len(places) == 1 and len(offers) <= MOST_PER_CALL:
+                return await self._intakes[next(iter(places))].add(offers)
+            return await self._offer(places, offers)
+        finally:
+            for span in spans:
+                span.end()
+
+    async def _offer(self, places: dict[int, list[int]], offers: list[Offer]) -> list[Added]:
+        answers: list[Added] = [Added(None)] * len(offers)
+        for partition, indexes in places.items():
+            for chunk in chunks(indexes):
+                found = await self._intakes[partition].add([offers[index] for index in chunk])
+                for index, answer in zip(chunk, found, strict=True):
+                    answers[index] = answer
+        return answers
+
+    async def enqueue(self, job: Job, *, patience: float = 0.0) -> JobId:
+        """Make one job durable, waiting up to `patience` seconds for room.
+
+        Raises StageFull, StageDraining or ServerFull, and what `add` raises.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while True:
+            (added,) = await self.add([job])
+            if added.id:
+                return added.id
+            left = deadline - loop.time()
+            if left <= 0 or added.refusal is None:
+                raise _refused(self.pipeline.stage(job.stage), added.refusal)
+            await asyncio.sleep(min(left, added.refusal.wait or LOOK_AGAIN, LOOK_AGAIN))
+
+    async def _add(self, partition: int, offers: list[Offer]) -> list[Added]:
+        """One script call for jobs of one partition, a section for each stage."""
+        sections: dict[str, list[int]] = {}
+        for index, (name, *_) in enumerate(offers):
+            sections.setdefault(name, []).append(index)
+        keys: list[str] = []
+        args: list[Any] = [self._keys.signals]
+        for name, indexes in sections.items():
+            keys += self._keys.place(name, partition)
+            args += _section(self.pipeline.stage(name), [offers[index] for index in indexes])
+        answers: list[Added] = [Added(None, refusal=NO_MEMORY)] * len(offers)
+        try:
+            replies: list[list[bytes]] = await scripts.add(self._wire, keys, args)
+        except ServerUnavailable as error:
+            if isinstance(error.__cause__, OutOfMemoryError):  # the guard looks now and then only
+                return answers
+            raise
+        for (name, indexes), reply in zip(sections.items(), replies, strict=True):
+            for index, answer in zip(indexes, _added(name, partition, reply), strict=True):
+                answers[index] = answer
+        return answers
+
+    async def cancel(self, job: JobId) -> Literal["cancelled", "cancelling"]:
+        """Take a job out before it runs; one that is with a worker is told to stop ('cancelling'), and may still
+        finish. Raises JobUnknown where there is no such unfinished job."""
+        limit = self.pipeline.stage(job.stage).account_limit
+        command = f"cancel {job.stage} {job.partition} "
+        args = [GROUP, job.entry, self._keys.signals, command, limit]
+        answer: bytes = await scripts.cancel(self._wire, [*self._keys.place(job.stage, job.partition)], args)
+        if not answer:
+            raise JobUnknown(f"no unfinished job {job}; nothing was cancelled")
+        return "cancelled" if answer == b"cancelled" else "cancelling"
+
+    def _partition(self, job: Job) -> int:
+        if self.partitions == 1:
+            return 0
+        place = job.key or job.dedup
+        return (zlib.crc32(place.encode()) if place else random.getrandbits(32)) % self.partitions
+
+
+def _section(stage: Stage, offers: list[Offer]) -> list[Any]:
+    """What the script is told of one stage's jobs; the envelope alone where that is all there is to say."""
+    limit = stage.account_limit
+    full = bool(limit) or any(dedup or delay for _, _, dedup, _, delay in offers)
+    args: list[Any] = [stage.name, stage.high_water, int(stage.dedup_ttl * 1000), limit, int(full), len(offers)]
+    for _, *told in offers:
+        args += told if full else told[:1]
+    return args
+
+
+def _added(stage: str, partition: int, replies: list[bytes]) -> list[Added]:
+    refused = Added(None)
+    if replies[-1].startswith(b"!") and len(replies[-1]) > 1:
+        reason, depth, wait = replies.pop().decode()[1:].split(" ")
+        why: Any = reason
+        refused = Added(None, refusal=Refusal(why, int(depth), int(wait) / 1000))
+    return [refused if reply == b"!" else _accepted(stage, partition, reply) for reply in replies]
+
+
+def _accepted(stage: str, partition: int, reply: bytes) -> Added:
+    duplicate = reply.startswith(b"=")
+    return Added(JobId(stage, partition, reply[duplicate:].decode()), duplicate)
+
+
+def _refused(stage: Stage, refusal: Refusal | None) -> Refused:
+    match refusal:
+        case Refusal("draining"):
+            return StageDraining(f"{stage.full_name} is being drained and takes no new jobs", refusal)
+        case Refusal("memory", _, wait):
+            return ServerFull(f"the server's memory is nearly full; try again in {wait:g} s", refusal)
+        case Refusal(_, depth, wait):
+            holds = f"{stage.full_name} holds {depth} unfinished jobs, as many as it may"
+            return StageFull(f"{holds}; try again in {wait:g} s", refusal)
+        case None:
+            raise AssertionError("a job was neither taken nor refused")
