@@ -54,6 +54,16 @@ async def reclaimed(broker: Broker, consumer: str = "b", lease: float = 60) -> l
     return found
 
 
+async def delayed(broker: Broker, consumer: str = "b") -> list[Delivery]:
+    """What a worker gets once a delayed job's time has come."""
+
+    async def once() -> list[Delivery]:
+        return await reclaim(broker, consumer) or await fetch(broker, consumer)
+
+    found: list[Delivery] = await eventually(once, what="a delayed job")
+    return found
+
+
 # ── add ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -206,6 +216,22 @@ async def test_a_success_after_a_failure_takes_the_failure_back(broker: Broker) 
     assert (view.state, view.error, view.attempt) == ("completed", "", 2)
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["a try that did not count", "who had lost it"])
+async def test_a_failure_is_taken_back_where_no_results_are_kept(
+    connector: Callable[..., Connect], late: bool
+) -> None:
+    bare = stage("first", unused, keep_results=0)
+    async with connector(Pipeline([bare]))() as broker:
+        await broker.ensure_groups()
+        job = await add_one(broker, Job(stage="first", payload=Number(1)))
+        (earlier,) = await fetch(broker)
+        (failing,) = await reclaimed(broker, "a", SHORT) if late else [earlier]
+        await broker.retry(bare, 0, "a", [(failing, Retry(0, "boom", counts=late))])
+        (last,) = [earlier] if late else await reclaimed(broker)
+        assert await broker.settle(bare, 0, [(last, done())]) == 1
+        assert await state(broker, job) == "completed"
+
+
 async def test_who_lost_the_lease_can_neither_retry_nor_bury_nor_release(broker: Broker) -> None:
     job = await add_one(broker, Job(stage="first", payload=Number(1)))
     (late,) = await fetch(broker, "late")
@@ -215,6 +241,32 @@ async def test_who_lost_the_lease_can_neither_retry_nor_bury_nor_release(broker:
     assert await broker.release("first", 0, "late", [late]) == [False]
     assert await state(broker, job) == "active"
     assert await broker.settle(FIRST, 0, [(mine, done())]) == 1
+
+
+# ── without a group ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_jobs_are_cancelled_and_cleared_before_any_worker_made_a_group(
+    connector: Callable[..., Connect],
+) -> None:
+    async with connector(PIPELINE)() as broker:
+        job = await add_one(broker, Job(stage="first", payload=Number(1)))
+        await broker.add(jobs("first", 2))
+        assert await broker.cancel(job) == "cancelled"
+        assert await broker.clear([FIRST]) == 2
+        assert await depths(broker, "first") == (0, 0, 0, 0)
+
+
+async def test_what_was_due_when_its_group_was_lost_is_not_taken_from_who_has_it_anew(
+    broker: Broker, redis: "Redis", namespace: str
+) -> None:
+    await broker.add(jobs("first", 1))
+    await broker.retry(FIRST, 0, "a", [((await fetch(broker))[0], Retry(0))])
+    await redis.xgroup_destroy(Keys(namespace).stream("first", 0), "riacho")
+    await broker.ensure_groups()
+    (anew,) = await fetch(broker, "a")
+    assert await reclaim(broker, "b") == []
+    assert await broker.settle(FIRST, 0, [(anew, done())]) == 1
 
 
 # ── reclaim, renew, release ──────────────────────────────────────────────────────────────────────
@@ -276,6 +328,19 @@ async def test_consumers_that_hold_nothing_and_were_long_silent_are_forgotten(
         return b"gone" not in names
 
     await eventually(only_me, what="forgetting the consumer")
+
+
+async def test_saying_how_far_a_job_has_come_does_not_shorten_how_long_it_is_found(
+    broker: Broker, redis: "Redis", namespace: str
+) -> None:
+    job = await add_one(broker, Job(stage="first", payload=Number(1), delay=0.001))
+    (delivery,) = await delayed(broker)
+    before = await redis.pttl(Keys(namespace).job(job))
+    assert await broker.progress("b", delivery, 50)
+    assert before - 10_000 < await redis.pttl(Keys(namespace).job(job)) <= before
+    view = await broker.look(job)
+    assert view
+    assert (view.state, view.progress) == ("active", 50)
 
 
 # ── bury ─────────────────────────────────────────────────────────────────────────────────────────
