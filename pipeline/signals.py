@@ -28,6 +28,7 @@ class Signals:
         self._address = wire.address
         self._pubsub = wire.pubsub()
         self._reading: asyncio.Task[None] | None = None
+        self._subscribing = asyncio.Lock()
         self._closed = False
 
     @asynccontextmanager
@@ -52,7 +53,8 @@ class Signals:
 
     async def _subscribe(self, name: bytes) -> None:
         try:
-            await self._pubsub.subscribe(name)
+            async with self._subscribing:  # the first one connects: two at a time would, each for itself
+                await self._pubsub.subscribe(name)
         except (RedisError, OSError) as error:
             raise ServerUnavailable(f"Redis at {self._address}: {error}") from error
 

@@ -1,16 +1,14 @@
-"""The way to the server: commands go out packed by hiredis, replies come back as they are.
+"""The way to the server. Nothing is retried here: a repeated XADD would duplicate, a repeated XREADGROUP would
+strand the first batch."""
 
-The client library keeps the connections. Its command layer is left out: formatting arguments and replies in
-Python costs several times what a batched call itself does. Nothing is retried here: a repeated XADD would
-duplicate, a repeated XREADGROUP would strand the first batch.
-"""
-
-from collections.abc import Awaitable, Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import hiredis
-from redis.asyncio import Connection, ConnectionPool
+from redis.asyncio import ConnectionPool
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -18,16 +16,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from pipeline.connection import Connection
 from pipeline.errors import ServerUnavailable
 
 CALL_TIMEOUT = 5.0  # seconds
-READ_SIZE = 262_144  # bytes a read: a batch of entries comes in few pieces
 
 pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 
 class Wire:
-    """Connections to one server. Raises ServerUnavailable where it cannot be reached, or not written to."""
+    """Connections to one server: one for all calls, and one for each that blocks. Raises ServerUnavailable where
+    it cannot be reached, or not written to."""
 
     def __init__(self, url: str) -> None:
         self.address = _without_password(url)
@@ -36,29 +35,31 @@ class Wire:
             protocol=2,
             socket_timeout=CALL_TIMEOUT,
             socket_connect_timeout=2,
-            socket_read_size=READ_SIZE,
             retry=Retry(NoBackoff(), 0),
             max_connections=1000,
         )
+        self._shared: Connection | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
+        self._idle: list[Connection] = []  # of those for blocking calls
+        self._closed = False
 
-    async def command(self, *args: Any, timeout: float = CALL_TIMEOUT) -> Any:
-        """One command's reply; `timeout` is in seconds. Raises ResponseError for an error reply."""
-
-        async def talk(connection: Connection) -> Any:
-            await connection.send_packed_command(pack(args), check_health=False)
-            return await connection.read_response(timeout=timeout)
-
-        return await self._with_connection(talk)
+    async def command(self, *args: Any) -> Any:
+        """One command's reply. Raises ResponseError for an error reply."""
+        (reply,) = await self._ask([pack(args)])
+        return reply
 
     async def blocking(self, *args: Any, timeout: float, started: Callable[[int], None]) -> Any:
-        """A command that may block; `started` is told the connection's id, with which `unblock` ends it early."""
-
-        async def talk(connection: Connection) -> Any:
-            await connection.send_packed_command(pack(("CLIENT", "ID")) + pack(args), check_health=False)
-            started(await connection.read_response())
-            return await connection.read_response(timeout=timeout)
-
-        return await self._with_connection(talk)
+        """A command that may block, for `timeout` seconds at most; `started` is told the connection's id, with
+        which `unblock` ends it early."""
+        async with self._of_its_own() as connection:
+            asked = connection.ask(pack(args), 1, timeout)
+            started(connection.id)
+            (reply,) = await asked
+            if isinstance(reply, ReadOnlyError):
+                await connection.close()
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
 
     async def unblock(self, connection: int) -> bool:
         """Have a blocking command answer as if its time were over; False where it is not blocked (yet)."""
@@ -76,56 +77,85 @@ class Wire:
         """
         packed = [pack(command) for command in commands]
         try:
-            replies = await self._pipelined([pack(("MULTI",)), *packed, pack(("EXEC",))])
+            replies = await self._ask([pack(("MULTI",)), *packed, pack(("EXEC",))])
         except ServerUnavailable as error:
             if isinstance(error.__cause__, OutOfMemoryError):
-                return await self._pipelined(packed, raising=False)
+                return await self._ask(packed, raising=False)
             raise
         whole: list[Any] = replies[-1]
         return whole
 
-    async def _pipelined(self, packed: list[bytes], *, raising: bool = True) -> list[Any]:
-        async def talk(connection: Connection) -> list[Any]:
-            await connection.send_packed_command(b"".join(packed), check_health=False)
-            # All of them are read before any is looked at: what is left unread would be the next command's reply.
-            replies = [await _reply(connection) for _ in packed]
-            for error in replies if raising else []:
-                if isinstance(error, ResponseError):
-                    raise error
-            return replies
-
-        replies: list[Any] = await self._with_connection(talk)
-        return replies
-
     async def close(self) -> None:
+        """End all connections."""
+        self._closed = True
+        for connection in [*self._idle, *([self._shared] if self._shared else [])]:
+            await connection.close()
         await self._pool.aclose()
 
-    async def _with_connection(self, talk: Callable[[Connection], Awaitable[Any]]) -> Any:
-        try:
-            connection = await self._pool.get_connection()
+    async def _ask(self, packed: list[bytes], *, raising: bool = True) -> list[Any]:
+        with self._unavailable():
+            connection = await self._connected()
+            replies = await connection.ask(b"".join(packed), len(packed), CALL_TIMEOUT)
+            for reply in replies if raising else []:
+                if isinstance(reply, ReadOnlyError):
+                    # What was the primary is none any more; a new connection may lead to the one that is.
+                    await connection.close()
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
+
+    async def _connected(self) -> Connection:
+        """The connection that all share. Who comes while it is being made waits for the same attempt."""
+        if self._shared is not None and not self._shared.lost:
+            return self._shared
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect_anew())
+            self._connecting.add_done_callback(self._connection_made)
+        return await asyncio.shield(self._connecting)
+
+    async def _connect_anew(self) -> Connection:
+        if self._shared is not None:
+            await self._shared.close()
+        self._shared = await self._connect()
+        return self._shared
+
+    def _connection_made(self, task: "asyncio.Task[Connection]") -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # those who wait have it; there may be none left
+
+    async def _connect(self) -> Connection:
+        if self._closed:
+            raise RedisConnectionError("closed by ourselves")
+        made = self._pool.make_connection()
+        await made.connect()
+        connection = Connection(made)
+        (connection.id,) = await connection.ask(pack(("CLIENT", "ID")), 1, CALL_TIMEOUT)
+        return connection
+
+    @asynccontextmanager
+    async def _of_its_own(self) -> AsyncIterator[Connection]:
+        with self._unavailable():
+            while self._idle and self._idle[-1].lost:
+                await self._idle.pop().close()
+            connection = self._idle.pop() if self._idle else await self._connect()
             try:
-                return await talk(connection)
-            except ReadOnlyError:
-                # What was the primary is none any more; a new connection may lead to the one that is.
-                await connection.disconnect(nowait=True)
-                raise
+                yield connection
             except ResponseError:
+                self._idle.append(connection)
                 raise
             except BaseException:
-                # Whatever else happened, a cancellation too, a reply may still be on its way.
-                await connection.disconnect(nowait=True)
+                # Whatever else happened, a cancellation too: what it was asked for may still come, and be lost.
+                await connection.close()
                 raise
-            finally:
-                await self._pool.release(connection)
+            self._idle.append(connection)
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        try:
+            yield
         except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
             raise ServerUnavailable(f"Redis at {self.address}: {str(error).rstrip('.')}") from error
-
-
-async def _reply(connection: Connection) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
 
 
 def missing_group(error: Exception) -> bool:
