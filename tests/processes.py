@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -58,3 +59,9 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def process_of(consumer: str) -> int:
+    """The worker that goes by this name on this machine."""
+    number = consumer.rpartition(".")[2]
+    return int((Path(tempfile.gettempdir()) / f"riacho-{os.getuid()}-worker-{number}.lock").read_text())

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pipeline.keys import Keys
 from stages.conversation.store import ConversationStore
 from stages.jobs import Incoming, Transcribe
 from stages.notification.outbox import Sent
-from tests.processes import SAMPLES, environment, riacho, stop
+from tests.processes import SAMPLES, environment, process_of, riacho, stop
 from tests.support import add_one, depths, eventually, state, until
 
 pytestmark = pytest.mark.faults
@@ -60,12 +59,6 @@ def outbox(folder: Path) -> list[Sent]:
     path = folder / "outbox.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [msgspec.json.decode(line, type=Sent) for line in lines]
-
-
-def process_of(consumer: str) -> int:
-    """The worker that goes by this name on this machine."""
-    number = consumer.rpartition(".")[2]
-    return int((Path(tempfile.gettempdir()) / f"riacho-{os.getuid()}-worker-{number}.lock").read_text())
 
 
 async def nothing_left(broker: Broker) -> bool:

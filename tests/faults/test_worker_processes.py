@@ -14,7 +14,7 @@ from config import Secret, load, replaced
 from pipeline import Broker, Job
 from pipeline.keys import Keys
 from stages.jobs import SendClient, Transcribe
-from tests.processes import SAMPLES, children, command_line, environment, riacho, run, stop
+from tests.processes import SAMPLES, children, command_line, environment, process_of, riacho, run, stop
 from tests.support import add_one, eventually, until
 
 pytestmark = pytest.mark.faults
@@ -56,16 +56,12 @@ class Workers:
         if not await self._redis.exists(self._stream):
             return set()
         found = await self._redis.xinfo_consumers(self._stream, "riacho")
-        return {_pid(consumer["name"]) for consumer in found}
+        return {process_of(consumer["name"].decode()) for consumer in found}
 
     async def have_worked(self) -> set[int]:
         """Processes that were given an entry."""
         found = await self._redis.xinfo_consumers(self._stream, "riacho")
-        return {_pid(consumer["name"]) for consumer in found if consumer["inactive"] >= 0}
-
-
-def _pid(consumer: bytes) -> int:
-    return int(consumer.decode().split("-")[-2])
+        return {process_of(consumer["name"].decode()) for consumer in found if consumer.get("inactive", 0) >= 0}
 
 
 async def test_a_worker_process_that_is_killed_comes_back_and_all_of_them_work(
