@@ -25,6 +25,7 @@ from pipeline.embedded import EmbeddedServer
 BULK = 50  # jobs a call
 WEIGHED = 20_000  # waiting jobs
 LATENCY_SECONDS = 5
+LATENCY_ROUNDS = 3
 WORKER_START = 0.5  # seconds; they take a tenth of that
 RATIOS = {
     "bulk_add": "bulk_add_per_second",
@@ -116,22 +117,41 @@ class Trial:
         self.found["bulk_add_per_second"].append(share / self.process.ask("add", share, BULK))
         self.found["consume_per_second"].append(share / self.process.ask("work", share))
 
-    def latency(self, url: str) -> None:
-        """At half of what it consumed in this run, from a producer in a process of its own.
+    def latency(self, jobs: int, url: str) -> None:
+        """At half of what goes through from end to end, from a producer in a process of its own.
 
         Not of the Python peers: they fall behind at half of their rate once a producer shares the cores, and the
         backlog would be all that is measured.
         """
         if self.entrant.python:
             return
-        rate = int(statistics.median(self.found["consume_per_second"]) / 2)
-        self._server.empty()
+        share = _whole(jobs * self.entrant.share)
         with Process(self.entrant.command(), url) as producer:
-            self.process.send("latency", rate * LATENCY_SECONDS)
-            time.sleep(WORKER_START)
-            producer.ask("produce", rate * LATENCY_SECONDS, rate)
-            p50, p99 = self.process.answer()
-        self.found["p50_ms_at_half_load"], self.found["p99_ms_at_half_load"] = [p50], [p99]
+            for _ in range(LATENCY_ROUNDS):
+                self.found["flow_per_second"].append(self._flow(share, producer))
+            rate = int(statistics.median(self.found["flow_per_second"]) / 2)
+            for _ in range(LATENCY_ROUNDS):
+                p50, p99 = self._at(rate, producer)
+                self.found["p50_ms_at_half_load"].append(p50)
+                self.found["p99_ms_at_half_load"].append(p99)
+
+    def _flow(self, jobs: int, producer: Process) -> float:
+        """Jobs a second from one end to the other, while as many are added as can be."""
+        self._server.empty()
+        self.process.send("work", jobs)
+        time.sleep(WORKER_START)
+        started = time.perf_counter()
+        producer.ask("add", jobs, BULK)
+        self.process.answer()
+        return jobs / (time.perf_counter() - started)
+
+    def _at(self, rate: int, producer: Process) -> tuple[float, float]:
+        self._server.empty()
+        self.process.send("latency", rate * LATENCY_SECONDS)
+        time.sleep(WORKER_START)
+        producer.ask("produce", rate * LATENCY_SECONDS, rate)
+        p50, p99 = self.process.answer()
+        return p50, p99
 
     def figures(self) -> dict[str, float]:
         """Medians. Riacho's bear the bare name, a peer's end in its own."""
@@ -182,7 +202,7 @@ def measure(*, jobs: int, rounds: int, peers: bool) -> Report:
         run.each("bytes", Trial.weigh)
         for number in range(rounds):
             run.each(f"round {number + 1} of {rounds}", lambda trial: trial.round(jobs))
-        run.each("latency", lambda trial: trial.latency(server.url))
+        run.each("latency", lambda trial: trial.latency(jobs, server.url))
     figures = {name: value for trial in run.trials for name, value in trial.figures().items()}
     knobs: dict[str, float | str] = {"jobs": jobs, "rounds": rounds, "bulk": BULK, "concurrency": CONCURRENCY}
     report = Report("engine", knobs, figures | ratios(figures), CAVEATS + run.left_out)

@@ -7,6 +7,7 @@ COLUMNS = {
     "bulk_add_per_second": "bulk add /s",
     "single_add_per_second": "single add /s",
     "consume_per_second": "consume /s",
+    "flow_per_second": "end to end /s",
     "p50_ms_at_half_load": "p50 ms at half load",
     "p99_ms_at_half_load": "p99 ms at half load",
     "bytes_per_waiting_job": "bytes per waiting job",
