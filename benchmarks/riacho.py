@@ -51,7 +51,7 @@ def _pipeline(handler: Handler) -> Pipeline:
         payload=Order,
         handler=order,
         concurrency=CONCURRENCY,
-        prefetch=400,
+        prefetch=900,
         high_water=100_000_000,
     )
     return Pipeline([stage])

@@ -163,7 +163,7 @@ class Executor:
             return CANCELLED
         try:
             envelope = self._open[stage.name](delivery.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Bury(f"cannot be read: {error}")
         if delivery.attempt > (envelope.retry or stage.retry).attempts:
             return Bury(f"poison: its worker was lost {delivery.attempt - 1} times")

@@ -6,9 +6,9 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
-from pipeline.executor import Executor, Slot
+from pipeline.executor import NOTHING, Executor, Slot
 from pipeline.message import Delivery
-from pipeline.outcome import Ending, Retry, Settled, Throttled
+from pipeline.outcome import Ending, Retry, Throttled
 from pipeline.settler import Ended, Settler
 from pipeline.stage import Batch, Stage
 
@@ -193,7 +193,11 @@ class Lane:
         delivery = self._take()
         self._running += 1
         try:
-            self._end(delivery, await self._executor.run(self.stage, delivery, slot))
+            ending = await self._executor.run(self.stage, delivery, slot)
+            if ending is NOTHING and self._ended:
+                self._ended.append((delivery, ending))  # as nearly always
+            else:
+                self._end(delivery, ending)
         except BaseException as error:
             self._leave([delivery], error)
             raise
@@ -231,7 +235,7 @@ class Lane:
         return [self._take() for _ in range(min(len(self._ready), batch.size))]
 
     def _end(self, delivery: Delivery, ending: Ending) -> None:
-        delivery.parked = type(ending) is not Settled and isinstance(ending, Retry | Throttled)
+        delivery.parked = isinstance(ending, Retry | Throttled)
         self._ended.append((delivery, ending))
         if len(self._ended) == 1:
             self._settler.come(self)

@@ -100,8 +100,8 @@ class Producing(Access):
     async def _add(self, partition: int, offers: list[Offer]) -> list[Added]:
         """One script call for jobs of one partition, a section for each stage."""
         sections: dict[str, list[int]] = {}
-        for index, (name, *_) in enumerate(offers):
-            sections.setdefault(name, []).append(index)
+        for index, offer in enumerate(offers):
+            sections.setdefault(offer[0], []).append(index)
         keys: list[str] = []
         args: list[Any] = [self._keys.signals]
         for name, indexes in sections.items():
@@ -140,10 +140,12 @@ class Producing(Access):
 def _section(stage: Stage, offers: list[Offer]) -> list[Any]:
     """What the script is told of one stage's jobs; the envelope alone where that is all there is to say."""
     limit = stage.account_limit
-    full = bool(limit) or any(dedup or delay for _, _, dedup, _, delay in offers)
+    full = bool(limit) or any(offer[2] or offer[4] for offer in offers)
     args: list[Any] = [stage.name, stage.high_water, int(stage.dedup_ttl * 1000), limit, int(full), len(offers)]
-    for _, *told in offers:
-        args += told if full else told[:1]
+    if not full:
+        return [*args, *(offer[1] for offer in offers)]
+    for offer in offers:
+        args += offer[1:]
     return args
 
 
