@@ -125,11 +125,11 @@ class Wire:
             task.exception()  # those who wait have it; there may be none left
 
     async def _connect(self) -> Connection:
-        if self._closed:
-            raise RedisConnectionError("closed by ourselves")
         made = self._pool.make_connection()
         await made.connect()
         connection = Connection(made)
+        if self._closed:  # before, or meanwhile
+            await connection.close()
         (connection.id,) = await connection.ask(pack(("CLIENT", "ID")), 1, CALL_TIMEOUT)
         return connection
 

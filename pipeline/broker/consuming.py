@@ -22,8 +22,6 @@ from pipeline.stage import RateLimit, Stage
 # How long failures and burials stay visible in a job look-up, where the stage keeps no results itself.
 FAILURE_TTL = 7 * 86_400.0
 
-Parked = tuple[Delivery, RetryOutcome | Throttled]
-
 
 class Reclaimed(NamedTuple):
     """Entries taken over, and in how many seconds more will be due (None: nothing is known of)."""
@@ -157,21 +155,21 @@ class Consuming(Access):
         replies: list[int] = await scripts.settle(self._wire, keys, args)
         return sum(replies)
 
-    async def retry(self, stage: Stage, partition: int, consumer: str, failed: Sequence[Parked]) -> list[bool]:
+    async def retry(
+        self, stage: Stage, partition: int, consumer: str, failed: Sequence[tuple[Delivery, RetryOutcome]]
+    ) -> list[bool]:
         """Park failed entries until their backoff is over; False where one is no longer ours."""
         args: list[Any] = []
         for delivery, outcome in failed:
-            match outcome:
-                case RetryOutcome(after, error, counts):
-                    record = Record(state="retrying", attempt=delivery.attempt, at_ms=now_ms(), error=error)
-                    attempts, kept = delivery.attempt - (not counts), encode_record(record)
-                case Throttled(after):
-                    attempts, kept = delivery.attempt - 1, b""
-            args += delivery.entry, delivery.attempt, int(after * 1000), attempts
-            args += delivery.job, kept, int(FAILURE_TTL * 1000)
+            record = Record(state="retrying", attempt=delivery.attempt, at_ms=now_ms(), error=outcome.error)
+            attempts = delivery.attempt - (not outcome.counts)
+            args += delivery.entry, delivery.attempt, int(outcome.after * 1000), attempts
+            args += delivery.job, encode_record(record), int(FAILURE_TTL * 1000)
         return await self._park(stage.name, partition, consumer, RETRYING, args)
 
-    async def throttled(self, stage: Stage, partition: int, consumer: str, early: Sequence[Parked]) -> list[bool]:
+    async def throttled(
+        self, stage: Stage, partition: int, consumer: str, early: Sequence[tuple[Delivery, Throttled]]
+    ) -> list[bool]:
         """Park entries whose token is not there yet until it is; False where one is no longer ours."""
         args: list[Any] = []
         for delivery, outcome in early:
