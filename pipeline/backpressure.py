@@ -23,10 +23,9 @@ class MemoryGuard:
         """Why nothing may be added now, if so. Raises ServerUnavailable."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_EVERY
-            self._refusal = self._judge((await self._wire.command("INFO", "memory")).decode())
+            self._refusal = self._judge(await self._wire.info("memory"))
         return self._refusal
 
-    def _judge(self, text: str) -> Refusal | None:
-        info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    def _judge(self, info: dict[str, str]) -> Refusal | None:
         most = int(info["maxmemory"]) or int(info["total_system_memory"])
         return NO_MEMORY if int(info["used_memory"]) > self._share * most else None

@@ -48,17 +48,18 @@ class Wire:
         (reply,) = await self._ask([pack(args)])
         return reply
 
+    async def info(self, *section: str) -> dict[str, str]:
+        """What the server says of itself, by name."""
+        text: bytes = await self.command("INFO", *section)
+        return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+
     async def blocking(self, *args: Any, timeout: float, started: Callable[[int], None]) -> Any:
         """A command that may block, for `timeout` seconds at most; `started` is told the connection's id, with
         which `unblock` ends it early."""
         async with self._of_its_own() as connection:
             asked = connection.ask(pack(args), 1, timeout)
             started(connection.id)
-            (reply,) = await asked
-            if isinstance(reply, ReadOnlyError):
-                await connection.close()
-            if isinstance(reply, Exception):
-                raise reply
+            (reply,) = await _checked(connection, await asked)
             return reply
 
     async def unblock(self, connection: int) -> bool:
@@ -96,13 +97,7 @@ class Wire:
         with self._unavailable():
             connection = await self._connected()
             replies = await connection.ask(b"".join(packed), len(packed), CALL_TIMEOUT)
-            for reply in replies if raising else []:
-                if isinstance(reply, ReadOnlyError):
-                    # What was the primary is none any more; a new connection may lead to the one that is.
-                    await connection.close()
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
+            return await _checked(connection, replies) if raising else replies
 
     async def _connected(self) -> Connection:
         """The connection that all share. Who comes while it is being made waits for the same attempt."""
@@ -156,6 +151,17 @@ class Wire:
             yield
         except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
             raise ServerUnavailable(f"Redis at {self.address}: {str(error).rstrip('.')}") from error
+
+
+async def _checked(connection: Connection, replies: list[Any]) -> list[Any]:
+    """Raise the first error among replies."""
+    for reply in replies:
+        if isinstance(reply, ReadOnlyError):
+            # What was the primary is none any more; a new connection may lead to the one that is.
+            await connection.close()
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 def missing_group(error: Exception) -> bool:

@@ -79,8 +79,7 @@ class Looking(Access):
 
     async def check(self) -> ServerInfo:
         """Ask the server what it is. Raises ServerUnavailable or ServerUnsuitable (too old)."""
-        text = await self._wire.command("INFO")
-        info = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+        info = await self._wire.info()
         version = info.get("valkey_version") or info["redis_version"]
         if int(info["redis_version"].split(".")[0]) < 7:
             raise ServerUnsuitable(f"Redis {version} at {self.address} is too old; Riacho needs 7.0 or newer")

@@ -3,49 +3,24 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from api.root import Adapters, connector
-from config import Secret, Settings, load, replaced
 from pipeline import Broker, Job, JobId
 from pipeline.keys import Keys
 from stages.conversation.store import ConversationStore
 from stages.jobs import Incoming, Transcribe
 from stages.notification.outbox import Sent
-from tests.processes import SAMPLES, environment, process_of, riacho, stop
+from tests.processes import SAMPLES, process_of, riacho, stop
 from tests.support import add_one, depths, eventually, state, until
 
 pytestmark = pytest.mark.faults
 
 STAGES = ("transcribe", "process-conversation", "send-client")
 CHAT = "5511987654321"
-
-
-@pytest.fixture
-def env(server: str, namespace: str, tmp_path: Path) -> dict[str, str]:
-    """Workers of this test: one note at a time, a lease of a second."""
-    return environment(
-        REDIS_URL=server,
-        RIACHO_REDIS_NAMESPACE=namespace,
-        RIACHO_DATA_FOLDER=tmp_path,
-        RIACHO_AUDIO_ROOTS=SAMPLES,
-        RIACHO_AUDIO_CONCURRENCY=1,
-        RIACHO_WORKER_LEASE=1,
-    )
-
-
-@pytest.fixture
-async def broker(server: str, namespace: str, tmp_path: Path) -> AsyncIterator[Broker]:
-    settings: Settings = replaced(
-        load(environ={}), redis={"url": Secret(server), "namespace": namespace}, data={"folder": tmp_path}
-    )
-    async with connector(settings, Adapters(settings).pipeline())() as broker:
-        yield broker
 
 
 def note(number: int) -> Job:

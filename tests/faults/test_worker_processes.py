@@ -3,41 +3,17 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.root import Adapters, connector
-from config import Secret, load, replaced
 from pipeline import Broker, Job
 from pipeline.keys import Keys
 from stages.jobs import SendClient, Transcribe
-from tests.processes import SAMPLES, children, command_line, environment, process_of, riacho, run, stop
+from tests.processes import SAMPLES, children, command_line, process_of, riacho, run, stop
 from tests.support import add_one, eventually, until
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture
-def env(server: str, namespace: str, tmp_path: Path) -> dict[str, str]:
-    """Workers of this test: one job at a time, a lease of a second."""
-    return environment(
-        REDIS_URL=server,
-        RIACHO_REDIS_NAMESPACE=namespace,
-        RIACHO_DATA_FOLDER=tmp_path,
-        RIACHO_AUDIO_ROOTS=SAMPLES,
-        RIACHO_AUDIO_CONCURRENCY=1,
-        RIACHO_WORKER_LEASE=1,
-    )
-
-
-@pytest.fixture
-async def broker(server: str, namespace: str) -> AsyncIterator[Broker]:
-    settings = replaced(load(environ={}), redis={"url": Secret(server), "namespace": namespace})
-    async with connector(settings, Adapters(settings).pipeline())() as broker:
-        yield broker
 
 
 class Workers:
