@@ -40,7 +40,7 @@ class Adapters:
             language=audio.language,
             beam_size=audio.beam_size,
             threads=audio.threads,
-            workers=audio.concurrency,
+            workers=2,
             cache=audio.cache,
             duration_limit=audio.duration_limit,
         )
@@ -56,7 +56,8 @@ class Adapters:
         ports = Ports(self.source, self.transcriber, self.conversations, RuleResponder(), self.messenger)
         limits = Limits(
             transcribe=settings.audio.concurrency,
-            transcribe_timeout=settings.audio.timeout,
+            transcribe_timeout=settings.audio.timeout
+            + settings.audio.timeout_factor * settings.audio.duration_limit,
             conversation=settings.conversation.concurrency,
             conversation_context=settings.conversation.context,
             notification=settings.notification.concurrency,

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]  # a year: infinity is no time
+Wait = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -85,18 +86,49 @@ class Audio(_Section, frozen=True):
     compute_type: str
     language: str
     beam_size: Count
+    vad: bool
+    word_timestamps: bool
+    vocabulary: dict[str, str]
     threads: Annotated[int, msgspec.Meta(ge=0)]
+    batch_size: Count
+    batch_wait: Wait
     concurrency: Count
     timeout: Seconds
+    timeout_factor: Wait
+    keep_transcripts: Wait
     cache: Path
     roots: list[Path]
+    networks: list[str]
     byte_limit: Count
     duration_limit: Seconds
+
+
+class S3(_Section, frozen=True):
+    endpoint: str
+    buckets: list[str]
 
 
 class Conversation(_Section, frozen=True):
     concurrency: Count
     context: Count
+    patience: Wait
+
+
+class Responder(_Section, frozen=True):
+    kind: Literal["rules", "ollama", "openai"]
+    url: str
+    model: str
+    api_key: Secret
+    timeout: Seconds
+    attempts: Count
+    prompt: str
+    prompts: dict[str, str]
+
+
+class Speech(_Section, frozen=True):
+    engine: Literal["off", "espeak-ng", "piper"]
+    voice: str
+    cache: str
 
 
 class Notification(_Section, frozen=True):
@@ -122,7 +154,10 @@ class Settings(_Section, frozen=True):
     worker: Worker
     whatsapp: WhatsApp
     audio: Audio
+    s3: S3
     conversation: Conversation
+    responder: Responder
+    speech: Speech
     notification: Notification
     tenants: Tenants
     store: Store
@@ -191,7 +226,7 @@ def _variables(environ: Mapping[str, str]) -> Tree:
     for name, value in environ.items():
         if name in known:
             section, key = known[name]
-            tree.setdefault(section, {})[key] = _listed(section, key, value)
+            tree.setdefault(section, {})[key] = _parsed(section, key, value)
         elif name.startswith(PREFIX) and name not in OTHER_VARIABLES:
             raise SettingsError(f"environment variable {name} is no setting{_did_you_mean(name, known)}")
     return tree
@@ -279,18 +314,21 @@ def _variable(section: str, key: str) -> str:
     return f"{PREFIX}{section}_{key}".upper()
 
 
-def _listed(section: str, key: str, value: str) -> Any:
-    hint = get_type_hints(get_type_hints(Settings)[section])[key]
-    if getattr(hint, "__origin__", None) is not list:
+def _parsed(section: str, key: str, value: str) -> Any:
+    """What a variable stands for: lists and tables may be written in JSON, as child_environment does."""
+    kind = getattr(get_type_hints(get_type_hints(Settings)[section])[key], "__origin__", None)
+    if kind not in (list, dict):
         return value
-    with suppress(msgspec.DecodeError):  # as child_environment writes them: an item may have a comma in it
-        return msgspec.json.decode(value, type=list[str])
-    return [item for item in value.split(",") if item]
+    with suppress(msgspec.DecodeError):  # an item of a list may have a comma in it
+        return msgspec.json.decode(value, type=kind[str] if kind is list else dict[str, str])
+    return [item for item in value.split(",") if item] if kind is list else value
 
 
 def _as_text(value: object) -> str:
     if isinstance(value, Secret):
         return value.reveal()
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
     return msgspec.json.encode([str(item) for item in value]).decode() if isinstance(value, list) else str(value)
 
 

@@ -55,6 +55,15 @@ def test_each_layer_goes_over_the_one_below(tmp_path: Path) -> None:
     assert loaded.worker == load(environ={}).worker
 
 
+def test_a_table_in_the_environment_is_json() -> None:
+    environ = {"RIACHO_AUDIO_VOCABULARY": '{"shop": "Guaraná, coxinha"}', "RIACHO_AUDIO_VAD": "false"}
+    audio = load(environ=environ).audio
+    assert audio.vocabulary == {"shop": "Guaraná, coxinha"}
+    assert audio.vad is False
+    said = refusal({"RIACHO_AUDIO_VOCABULARY": "Guaraná"})
+    assert "setting audio.vocabulary = 'Guaraná'" in said
+
+
 def test_a_list_in_the_environment_is_separated_by_commas() -> None:
     assert load(environ={"RIACHO_AUDIO_ROOTS": "/a,/b c"}).audio.roots == [Path("/a"), Path("/b c")]
     assert load(environ={"RIACHO_AUDIO_ROOTS": ""}).audio.roots == []
