@@ -12,7 +12,7 @@ from pipeline.retry import RetryPolicy
 LONGEST_DELAY = 366 * 86_400.0  # seconds
 
 
-Report = Callable[[Delivery, int], Awaitable[bool]]
+Report = Callable[[Delivery, int, str], Awaitable[bool]]
 
 
 class Context(msgspec.Struct, gc=False):  # a struct, as there is one made for every job
@@ -48,11 +48,12 @@ class Context(msgspec.Struct, gc=False):  # a struct, as there is one made for e
         """Somebody cancelled this job. A handler that waits is interrupted; one in a thread can look here."""
         return self._delivery.unwanted
 
-    async def progress(self, percent: int) -> None:
-        """Say how far the job has come, 0 to 100; shown for as long as the stage keeps results."""
+    async def progress(self, percent: int, doing: str = "") -> None:
+        """Say how far the job has come, 0 to 100, and in a word what it is doing; shown for as long as the stage
+        keeps results."""
         if not 0 <= percent <= 100:
             raise ValueError(f"progress of {percent}; it goes from 0 to 100 per cent")
-        await self._report(self._delivery, percent)
+        await self._report(self._delivery, percent, doing)
 
     def forward(self, stage: str, payload: object, *, delay: float = 0.0) -> Job:
         """A job for another stage with this one's tenant and key, to be put into `Done.forward`."""

@@ -11,8 +11,8 @@ FINISHED: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A job as it is shown. Times are ms since the epoch; `progress` is per cent, as its handler reported it;
-    `next` are the jobs it was handed on to."""
+    """A job as it is shown. Times are ms since the epoch; `progress` is per cent, as its handler reported it,
+    `doing` what an active one is at; `next` are the jobs it was handed on to."""
 
     job_id: str
     queue: str
@@ -20,6 +20,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     state: State
     attempt: int = 0
     progress: int = 0
+    doing: str = ""
     tenant: str = ""
     enqueued_at: int | None = None
     due_at: int | None = None

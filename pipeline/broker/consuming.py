@@ -92,13 +92,13 @@ class Consuming(Access):
             renewal.unwanted.extend(unwanted)
         return renewal
 
-    async def progress(self, consumer: str, delivery: Delivery, percent: int) -> bool:
+    async def progress(self, consumer: str, delivery: Delivery, percent: int, doing: str = "") -> bool:
         """Note how far a job has come, where its stage keeps results; False if it is no longer this consumer's."""
         keep = self.pipeline.stage(delivery.stage).keep_results
         if not keep:
             return True
         keys = [*self._keys.place(delivery.stage, delivery.partition)]
-        about = [delivery.entry, delivery.attempt, delivery.job, percent, int(keep * 1000)]
+        about = [delivery.entry, delivery.attempt, delivery.job, f"{percent} {doing}", int(keep * 1000)]
         return bool(await scripts.progress(self._wire, keys, [GROUP, consumer, *about]))
 
     async def throttle(self, limits: Sequence[RateLimit]) -> float:

@@ -67,9 +67,11 @@ class Looking(Access):
             )
             written, following, progress, at = remembered
             record = decode_record(written) if written else None
-            view = msgspec.structs.replace(view, progress=int(progress or 0))
+            percent, _, doing = (progress or b"0").decode().partition(" ")
+            view = msgspec.structs.replace(view, progress=int(percent))
             if found:
-                return of_unfinished(view, body_of(found[0][1]), pending, record)
+                view = of_unfinished(view, body_of(found[0][1]), pending, record)
+                return msgspec.structs.replace(view, doing=doing) if view.state == "active" else view
             if later:
                 return of_set_aside(view, later, due)
             if at and at != entry:

@@ -3,7 +3,7 @@ progress: note how far a job has come, if the entry is still this consumer's.
 
 KEYS  the place
 ARGV[1] group   ARGV[2] consumer   ARGV[3] entry id   ARGV[4] its delivery count   ARGV[5] job's id
-ARGV[6] per cent   ARGV[7] TTL ms, at least
+ARGV[6] per cent, and what it is doing   ARGV[7] TTL ms, at least
 Returns 1 noted, 0 no longer this consumer's.
 ]]
 local p = place(1)

@@ -159,7 +159,7 @@ async def test_progress_is_shown_while_a_job_runs_and_100_when_it_is_completed(
     finish = asyncio.Event()
 
     async def work(ctx: Context, payload: Number) -> None:
-        await ctx.progress(40)
+        await ctx.progress(40, "counting sheep")
         await finish.wait()
 
     pipeline = Pipeline([stage("one", work)])
@@ -172,9 +172,11 @@ async def test_progress_is_shown_while_a_job_runs_and_100_when_it_is_completed(
             return await progress(broker, job) == 40
 
         await eventually(noted, what="progress")
-        assert (await look(broker, job)).state == "active"
+        view = await look(broker, job)
+        assert (view.state, view.doing) == ("active", "counting sheep")
         finish.set()
-        assert (await broker.result(job, timeout=20)).progress == 100
+        view = await broker.result(job, timeout=20)
+        assert (view.progress, view.doing) == (100, "")
 
 
 async def test_a_failed_job_shows_how_far_it_came(connector: Connector) -> None:
