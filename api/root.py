@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from config import Settings
+from config.settings import Audio
 from pipeline import Broker, Pipeline, RiachoError
 from pipeline.errors import ServerUnavailable
 from stages import Limits, build_pipeline
+from stages.audio.model import SpeechModel
 from stages.audio.sources import AudioSources, GraphApi
 from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.rules import RuleResponder
@@ -33,17 +35,7 @@ class Adapters:
             roots=audio.roots,
             byte_limit=audio.byte_limit,
         )
-        self.transcriber = WhisperTranscriber(
-            model=audio.model,
-            device=audio.device,
-            compute_type=audio.compute_type,
-            language=audio.language,
-            beam_size=audio.beam_size,
-            threads=audio.threads,
-            workers=2,
-            cache=audio.cache,
-            duration_limit=audio.duration_limit,
-        )
+        self.transcriber = _transcriber(audio)
         self._folder = settings.data.folder.resolve()
         self.conversations = ConversationStore(
             settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db")
@@ -56,6 +48,8 @@ class Adapters:
         ports = Ports(self.source, self.transcriber, self.conversations, RuleResponder(), self.messenger)
         limits = Limits(
             transcribe=settings.audio.concurrency,
+            transcribe_batch=settings.audio.batch_size,
+            vocabulary=settings.audio.vocabulary,
             transcribe_timeout=settings.audio.timeout
             + settings.audio.timeout_factor * settings.audio.duration_limit,
             conversation=settings.conversation.concurrency,
@@ -74,6 +68,28 @@ class Adapters:
             raise DataFolderUnusable(f"cannot keep data in {self._folder}: {error.strerror}") from error
         async with self.source, self.conversations:
             yield
+
+
+def _transcriber(audio: Audio) -> WhisperTranscriber:
+    model = SpeechModel(
+        name=audio.model,
+        device=audio.device,
+        compute_type=audio.compute_type,
+        beam_size=audio.beam_size,
+        threads=audio.threads,
+        cache=audio.cache,
+        vad=audio.vad,
+        word_timestamps=audio.word_timestamps,
+    )
+    return WhisperTranscriber(
+        model,
+        language=audio.language,
+        batch_size=audio.batch_size,
+        batch_wait=audio.batch_wait,
+        timeout=audio.timeout,
+        timeout_factor=audio.timeout_factor,
+        duration_limit=audio.duration_limit,
+    )
 
 
 def connector(settings: Settings, pipeline: Pipeline) -> Callable[[], Broker]:

@@ -16,7 +16,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much at a time; each field's default is in config/default.toml."""
 
     transcribe: int
+    transcribe_batch: int
     transcribe_timeout: float
+    vocabulary: dict[str, str]
     conversation: int
     conversation_context: int
     notification: int
@@ -41,10 +43,10 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 queue="audio",
                 name="transcribe",
                 payload=Transcribe,
-                handler=TranscribeHandler(ports.source, ports.transcriber),
+                handler=TranscribeHandler(ports.source, ports.transcriber, limits.vocabulary),
                 prepare=ports.transcriber.prepare,
                 concurrency=limits.transcribe,
-                tenant_limit=limits.of_tenant(limits.transcribe),
+                tenant_limit=limits.of_tenant(limits.transcribe_batch),
                 timeout=limits.transcribe_timeout,
                 keep_results=KEEP_RESULTS,
             ),

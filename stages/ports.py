@@ -1,18 +1,41 @@
 """What the stages need from outside, as Protocols; adapters lie beside the stage that owns them."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 
+class Word(msgspec.Struct, frozen=True):
+    """A word, when it is said (seconds into the note), and its probability from 0 to 1."""
+
+    text: str
+    start: float
+    end: float
+    probability: float
+
+
+class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A phrase of a note, and when it is said (seconds). `words` where they were asked for."""
+
+    text: str
+    start: float
+    end: float
+    words: tuple[Word, ...] = ()
+
+
 class Transcript(msgspec.Struct, frozen=True):
-    """Text, its language (code and probability from 0 to 1), the note's duration in seconds."""
+    """What is said in a note: its text, the language (code, and probability from 0 to 1; exactly 1 where it was
+    not detected), the note's duration in seconds, and by which model. `seconds` is how long the model had it,
+    others beside it included. A note in which nobody speaks has no text."""
 
     text: str
     language: str
     probability: float
     duration: float
+    segments: tuple[Segment, ...] = ()
+    model: str = ""
+    seconds: float = 0.0
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -32,12 +55,24 @@ class AudioSource(Protocol):
         """The bytes behind a source. Raises Permanent where they cannot be had."""
 
 
+Report = Callable[[int, str], Awaitable[None]]  # how far, in per cent, and what is being done
+
+
 class Transcriber(Protocol):
+    @property
+    def signature(self) -> str:
+        """All that a transcript depends on beside the note and its job."""
+
     async def prepare(self) -> None:
         """Load what transcribing needs, so that the first note does not wait for it."""
 
-    async def transcribe(self, audio: bytes, language: str | None) -> Transcript:
-        """The words in an audio file. Raises Permanent where it is no audio."""
+    async def transcribe(
+        self, audio: bytes, language: str | None, *, vocabulary: str = "", report: Report
+    ) -> Transcript:
+        """The words in an audio file; `vocabulary` is a hint for the model.
+
+        Raises Permanent where it is no audio.
+        """
 
 
 class Conversations(Protocol):
