@@ -11,9 +11,10 @@ from stages import Limits, build_pipeline
 from stages.audio.sources import AudioSources, GraphApi
 from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.rules import RuleResponder
-from stages.conversation.store import ConversationStore, sqlite_file
+from stages.conversation.store import ConversationStore, messages
 from stages.notification.outbox import Outbox
 from stages.ports import Ports
+from stages.store import Database, sqlite_file
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,10 @@ class Adapters:
             duration_limit=audio.duration_limit,
         )
         self._folder = settings.data.folder.resolve()
-        self.conversations = ConversationStore(
-            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db")
+        self.database = Database(
+            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"), [messages]
         )
+        self.conversations = ConversationStore(self.database)
         self.messenger = Outbox(self._folder / "outbox.jsonl")
 
     def pipeline(self) -> Pipeline:
@@ -72,7 +74,7 @@ class Adapters:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataFolderUnusable(f"cannot keep data in {self._folder}: {error.strerror}") from error
-        async with self.source, self.conversations:
+        async with self.source, self.database:
             yield
 
 

@@ -9,9 +9,11 @@ import pytest
 from pipeline import Context, Done, Job
 from pipeline.message import Delivery, seal, unseal
 from stages.conversation.process import ConversationHandler
-from stages.conversation.store import ConversationStore, sqlite_file
+from stages.conversation.store import ConversationStore
 from stages.jobs import Incoming, ProcessConversation
 from stages.ports import Message
+from stages.store import sqlite_file
+from tests.support import conversations
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +31,7 @@ class Counting:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[ConversationStore]:
-    async with ConversationStore(sqlite_file(tmp_path / "riacho.db")) as store:
+    async with conversations(sqlite_file(tmp_path / "riacho.db")) as store:
         yield store
 
 

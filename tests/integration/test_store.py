@@ -17,8 +17,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from stages.conversation.store import ConversationStore, StoreUnavailable
+from stages.conversation.store import ConversationStore, messages
 from stages.ports import Message
+from stages.store import Database, StoreUnavailable
+from tests.support import conversations
 
 pytestmark = pytest.mark.integration
 
@@ -27,11 +29,11 @@ ROOT = Path(__file__).parents[2]
 # Writes 50 messages of its own and 50 that every writer writes.
 WRITER = """
 import asyncio, sys
-from stages.conversation.store import ConversationStore, StoreUnavailable
 from stages.ports import Message
+from tests.support import conversations
 
 async def write(url, writer):
-    async with ConversationStore(url) as store:
+    async with conversations(url) as store:
         for n in range(50):
             await store.record([Message("shop", "chat", f"{id}-{n}", "in", "x", n) for id in (writer, "shared")])
 
@@ -108,7 +110,7 @@ async def empty_database(folder: str, name: str) -> str:
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[ConversationStore]:
-    async with ConversationStore(url) as made:
+    async with conversations(url) as made:
         yield made
 
 
@@ -152,14 +154,14 @@ async def test_tenants_and_chats_are_apart(store: ConversationStore) -> None:
 
 
 async def test_a_store_opened_again_has_what_was_recorded(url: str) -> None:
-    async with ConversationStore(url) as store:
+    async with conversations(url) as store:
         await store.record([said("1")])
-    async with ConversationStore(url) as store:
+    async with conversations(url) as store:
         assert await store.history("shop", "chat", 9) == [said("1")]
 
 
 async def test_two_stores_write_at_the_same_time(url: str) -> None:
-    async with ConversationStore(url) as one, ConversationStore(url) as two:
+    async with conversations(url) as one, conversations(url) as two:
         await asyncio.gather(
             *(
                 store.record([said(f"{name}-{n}"), said(f"shared-{n}")])
@@ -176,14 +178,14 @@ async def test_two_processes_open_and_write_at_the_same_time(url: str) -> None:
         for name in ("one", "two")
     ]
     assert [await writer.wait() for writer in writers] == [0, 0]
-    async with ConversationStore(url) as store:
+    async with conversations(url) as store:
         assert len(await store.history("shop", "chat", 999)) == 150
 
 
 async def open_together(url: str) -> None:
-    stores = [ConversationStore(url) for _ in range(8)]
-    results = await asyncio.gather(*(store.__aenter__() for store in stores), return_exceptions=True)
-    await asyncio.gather(*(store.__aexit__(None, None, None) for store in stores))
+    databases = [Database(url, [messages]) for _ in range(8)]
+    results = await asyncio.gather(*(database.__aenter__() for database in databases), return_exceptions=True)
+    await asyncio.gather(*(database.__aexit__(None, None, None) for database in databases))
     assert [result for result in results if isinstance(result, BaseException)] == []
 
 
@@ -199,7 +201,7 @@ async def test_several_open_a_fresh_database_at_the_same_moment(postgres: str) -
 async def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/riacho.db"
     writer = create_async_engine(url)
-    async with ConversationStore(url) as store, writer.connect() as connection:
+    async with conversations(url) as store, writer.connect() as connection:
         await store.record([said("1")])
         await connection.execute(text("BEGIN EXCLUSIVE"))
         assert await asyncio.wait_for(store.history("shop", "chat", 9), 5) == [said("1")]
@@ -208,9 +210,9 @@ async def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> None:
-    store = ConversationStore(f"sqlite+aiosqlite:///{tmp_path}/missing/riacho.db")
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/missing/riacho.db", [messages])
     with pytest.raises(StoreUnavailable, match=r"cannot use the database .*missing/riacho.db \(unable to open"):
-        await store.__aenter__()
+        await database.__aenter__()
     for thread in threading.enumerate():  # aiosqlite does not wait for the thread of what it could not open
         if "_connection_worker_thread" in thread.name:
             await asyncio.to_thread(thread.join, 5)
