@@ -6,11 +6,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import URL, Executable, RowMapping, Table, event, func, select, text
+from sqlalchemy import URL, Executable, RowMapping, Table, event, func, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from pipeline import RiachoError
 
@@ -31,7 +31,7 @@ def sqlite_file(path: Path) -> URL:
 
 class Database:
     """An engine and the tables of the stores on it. A context manager: entering makes the tables where they are
-    missing, or raises StoreUnavailable."""
+    missing, and their columns, or raises StoreUnavailable."""
 
     def __init__(self, url: str | URL, tables: Sequence[Table]) -> None:
         self._engine = create_async_engine(url)
@@ -74,6 +74,7 @@ class Database:
             await _wait_for_turn(connection)
             for table in self._tables:
                 await connection.execute(CreateTable(table, if_not_exists=True))
+                await _add_missing_columns(connection, table)
                 for index in table.indexes:
                     await connection.execute(CreateIndex(index, if_not_exists=True))
 
@@ -96,6 +97,16 @@ async def _wait_for_turn(connection: AsyncConnection) -> None:
         await connection.execute(select(func.pg_advisory_xact_lock(TABLES_LOCK)))
     else:
         await connection.execute(text("BEGIN IMMEDIATE"))
+
+
+async def _add_missing_columns(connection: AsyncConnection, table: Table) -> None:
+    """Those an earlier version did not know; each has a server_default, for the rows that were kept by then."""
+    there = await connection.run_sync(lambda sync: inspect(sync).get_columns(table.name))
+    known = {column["name"] for column in there}
+    for column in table.columns:
+        if column.name not in known:
+            definition = CreateColumn(column).compile(dialect=connection.dialect)
+            await connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
 def _let_processes_share(connection: Any, _: object) -> None:
