@@ -62,6 +62,7 @@ class Adapters:
             + settings.audio.timeout_factor * settings.audio.duration_limit,
             conversation=settings.conversation.concurrency,
             conversation_context=settings.conversation.context,
+            conversation_patience=settings.conversation.patience,
             notification=settings.notification.concurrency,
             tenant_rounds=settings.tenants.rounds,
         )

@@ -4,6 +4,7 @@ import msgspec
 
 from pipeline import Pipeline, Stage
 from stages.audio.transcribe import TranscribeHandler
+from stages.conversation.announce import Announced
 from stages.conversation.process import ConversationHandler
 from stages.jobs import ProcessConversation, SendClient, Transcribe
 from stages.notification.client import ClientHandler
@@ -19,6 +20,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     transcribe_timeout: float
     conversation: int
     conversation_context: int
+    conversation_patience: float
     notification: int
     tenant_rounds: int
 
@@ -41,7 +43,7 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 queue="audio",
                 name="transcribe",
                 payload=Transcribe,
-                handler=TranscribeHandler(ports.source, ports.transcriber),
+                handler=Announced(TranscribeHandler(ports.source, ports.transcriber), ports.conversations),
                 prepare=ports.transcriber.prepare,
                 concurrency=limits.transcribe,
                 tenant_limit=limits.of_tenant(limits.transcribe),
@@ -52,7 +54,12 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 queue="audio",
                 name="process-conversation",
                 payload=ProcessConversation,
-                handler=ConversationHandler(ports.conversations, ports.responder, limits.conversation_context),
+                handler=ConversationHandler(
+                    ports.conversations,
+                    ports.responder,
+                    limits.conversation_context,
+                    limits.conversation_patience,
+                ),
                 concurrency=limits.conversation,
                 tenant_limit=limits.of_tenant(limits.conversation),
                 prefetch=limits.conversation,

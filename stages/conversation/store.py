@@ -1,12 +1,12 @@
 """Conversations in a database."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, String, Table, Text, select
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, String, Table, Text, delete, exists, select
 
-from stages.ports import Message
+from stages.ports import REPLY, Message
 from stages.store import Database
 
 messages = Table(
@@ -19,6 +19,7 @@ messages = Table(
     Column("text", Text, nullable=False),
     Column("sent_ms", BigInteger, nullable=False),
     Column("voice", Boolean, nullable=False),
+    Column("received_ms", BigInteger, nullable=False, server_default="0"),
 )
 Index("messages_by_time", messages.c.tenant, messages.c.chat, messages.c.sent_ms)
 
@@ -35,17 +36,36 @@ class ConversationStore:
             return
         # PostgreSQL takes no NUL in a text.
         rows = [{**msgspec.structs.asdict(message), "text": message.text.replace("\0", "")} for message in new]
-        await self._database.write(self._database.insert(messages).on_conflict_do_nothing(), rows)
+        insert = self._database.insert(messages)
+        fill_in = insert.on_conflict_do_update(
+            index_elements=messages.primary_key, set_={"text": insert.excluded.text}, where=messages.c.text == ""
+        )
+        await self._database.write(fill_in, rows)
+
+    async def dismiss(self, message: Message) -> None:
+        """See the port."""
+        here = messages.c.tenant == message.tenant, messages.c.chat == message.chat, messages.c.id == message.id
+        await self._database.write(delete(messages).where(*here, messages.c.text == ""))
 
     async def find(self, tenant: str, chat: str, id: str) -> Message | None:  # noqa: A002
         """See the port."""
         found = await self._read(_of(tenant, chat).where(messages.c.id == id))
         return found[0] if found else None
 
-    async def history(self, tenant: str, chat: str, limit: int) -> list[Message]:
+    async def unanswered(self, tenant: str, chat: str, since_ms: int) -> list[Message]:
         """See the port."""
-        newest_first = _of(tenant, chat).order_by(messages.c.sent_ms.desc(), messages.c.id.desc())
-        latest = await self._read(newest_first.limit(limit))
+        reply = messages.alias()
+        replied = exists().where(
+            reply.c.tenant == tenant, reply.c.chat == chat, reply.c.id == REPLY + messages.c.id
+        )
+        asked = _of(tenant, chat).where(messages.c.direction == "in", messages.c.sent_ms >= since_ms)
+        return await self._read(asked.where(~replied))
+
+    async def history(self, tenant: str, chat: str, limit: int, without: Collection[str] = ()) -> list[Message]:
+        """See the port."""
+        told = _of(tenant, chat).where(messages.c.text != "", messages.c.id.not_in(without))
+        columns = messages.c.sent_ms, messages.c.received_ms, messages.c.id
+        latest = await self._read(told.order_by(*(column.desc() for column in columns)).limit(limit))
         return latest[::-1]
 
     async def _read(self, query: Any) -> list[Message]:

@@ -141,7 +141,44 @@ async def test_history_is_the_latest_messages_oldest_first(store: ConversationSt
 async def test_messages_of_the_same_moment_keep_one_order(store: ConversationStore) -> None:
     """WhatsApp's times are whole seconds, so a quick writer's messages share them."""
     await store.record([said(name, 7) for name in "cadb"])
-    assert [message.id for message in await store.history("shop", "chat", 3)] == ["b", "c", "d"]
+    await store.record([said("early", 7, received_ms=1), said("y", 7, received_ms=3), said("z", 7, received_ms=2)])
+    latest = await store.history("shop", "chat", 6)
+    assert [message.id for message in latest] == ["b", "c", "d", "early", "z", "y"]
+    assert [message.order for message in latest] == sorted(message.order for message in latest)
+
+
+async def test_a_text_is_filled_in_once_and_there_is_none_in_the_history_before(store: ConversationStore) -> None:
+    note = said("note", text="", voice=True, received_ms=5)
+    await store.record([note])
+    assert await store.history("shop", "chat", 9) == []
+    assert await store.find("shop", "chat", "note") == note
+    heard = msgspec.structs.replace(note, text="what was heard")
+    for again in (heard, note, said("note", text="something else")):
+        await store.record([again])
+        assert await store.history("shop", "chat", 9) == [heard]
+
+
+async def test_dismissing_forgets_a_note_without_a_text_and_nothing_else(store: ConversationStore) -> None:
+    others = [said("note", text="", chat="other"), said("note", text="", tenant="other"), said("2", text="")]
+    await store.record([said("note", text=""), said("1"), *others])
+    for gone in (said("note", text=""), said("1", text=""), said("unknown", text="")):
+        await store.dismiss(gone)
+    assert await store.find("shop", "chat", "note") is None
+    for kept in (said("1"), *others):
+        assert await store.find(kept.tenant, kept.chat, kept.id) == kept
+
+
+async def test_unanswered_is_what_was_asked_since_and_has_no_reply(store: ConversationStore) -> None:
+    asked = [said(str(n), n, text="" if n == 3 else "x") for n in range(5)]
+    replies = [said("reply:2", 9, direction="out"), said("reply:4", 9, direction="out", chat="other")]
+    await store.record([*asked, *replies, said("5", 5, chat="other"), said("6", 6, tenant="other")])
+    assert {message.id for message in await store.unanswered("shop", "chat", 1)} == {"1", "3", "4"}
+
+
+async def test_history_is_without_what_is_to_be_left_out_and_still_as_long(store: ConversationStore) -> None:
+    await store.record([said(str(n), n) for n in range(6)])
+    told = await store.history("shop", "chat", 3, without=["5", "3", "unknown"])
+    assert [message.id for message in told] == ["1", "2", "4"]
 
 
 async def test_tenants_and_chats_are_apart(store: ConversationStore) -> None:
@@ -158,6 +195,27 @@ async def test_a_store_opened_again_has_what_was_recorded(url: str) -> None:
         await store.record([said("1")])
     async with conversations(url) as store:
         assert await store.history("shop", "chat", 9) == [said("1")]
+
+
+async def test_a_database_of_the_first_version_goes_on(url: str) -> None:
+    columns = "tenant VARCHAR, chat VARCHAR, id VARCHAR, direction VARCHAR(3) NOT NULL, text TEXT NOT NULL"
+    rest = "sent_ms BIGINT NOT NULL, voice BOOLEAN NOT NULL, PRIMARY KEY (tenant, chat, id)"
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(text(f"CREATE TABLE messages ({columns}, {rest})"))
+        await connection.execute(
+            text("INSERT INTO messages VALUES ('shop', 'chat', '1', 'in', 'text of 1', 7, false)")
+        )
+    await open_together(url)
+    async with conversations(url) as store:
+        await store.record([said("2", 7, received_ms=3)])
+        assert await store.history("shop", "chat", 9) == [said("1", 7), said("2", 7, received_ms=3)]
+    async with engine.begin() as connection:  # a worker of that version that still runs
+        insert = "INSERT INTO messages (tenant, chat, id, direction, text, sent_ms, voice)"
+        await connection.execute(text(f"{insert} VALUES ('shop', 'chat', '3', 'in', 'text of 3', 8, false)"))
+    await engine.dispose()
+    async with conversations(url) as store:
+        assert await store.find("shop", "chat", "3") == said("3", 8)
 
 
 async def test_two_stores_write_at_the_same_time(url: str) -> None:
