@@ -21,6 +21,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     conversation: int
     conversation_context: int
     conversation_patience: float
+    conversation_timeout: float
     notification: int
     tenant_rounds: int
 
@@ -63,6 +64,7 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 concurrency=limits.conversation,
                 tenant_limit=limits.of_tenant(limits.conversation),
                 prefetch=limits.conversation,
+                timeout=limits.conversation_timeout,
                 keep_results=KEEP_RESULTS,
             ),
             Stage(
