@@ -140,7 +140,7 @@ class LanguageModel:
         except TimeoutError:
             raise _NoAnswer(f"it took longer than {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:  # its text has the address in it
-            raise _NoAnswer(f"no connection ({type(error).__name__})") from None
+            raise _NoAnswer(f"the connection failed ({type(error).__name__})") from None
         try:
             text = fit(msgspec.json.decode(body, type=self._answer).text or "")
         except (ValueError, RecursionError):

@@ -234,7 +234,7 @@ async def test_messages_that_come_a_week_late_make_nobody_wait(chats: Chats, mon
     monkeypatch.setattr(process, "SHORTEST_PAUSE", 300.0)  # whoever waits is not through in time
     go_on = chats.notes.hold("note")
     note = await chats.note("note", chats.now - WEEK)
-    await chats.done(await chats.text("text", chats.now), await chats.text("as late", chats.now - WEEK + 1000))
+    await chats.done(await chats.text("text", chats.now), await chats.text("same second", chats.now - WEEK))
     go_on.set()
     await chats.done(note)
 
