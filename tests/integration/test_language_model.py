@@ -256,7 +256,7 @@ async def test_a_reply_takes_no_longer_than_is_reckoned_with(model: Model) -> No
     model.behaviours = [model.stalls]
     before = time.monotonic()
     assert await ask(model, timeout=0.3, attempts=3) == FROM_RULES
-    assert 0.9 <= time.monotonic() - before < longest(0.3, 3)
+    assert 0.9 <= time.monotonic() - before < 5 < longest(0.3, 3)
     assert len(model.asked) == 3
 
 
