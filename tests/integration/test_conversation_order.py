@@ -346,6 +346,6 @@ def check(events: list[tuple[str, str]], sent: list[Message]) -> None:
     when = {event: index for index, event in enumerate(events)}  # the last time
     known = {event[1]: index for index, event in reversed([*enumerate(events)]) if event[0] == "known"}
     for one, other in itertools.permutations(sent, 2):
-        earlier = one.chat == other.chat and one.order < other.order
-        if earlier and known[one.id] < when["looks", other.id]:
+        first, second = [(message.sent_ms, message.received_ms, message.id) for message in (one, other)]
+        if one.chat == other.chat and first < second and known[one.id] < when["looks", other.id]:
             assert when["answered", one.id] < when["answered", other.id], (one, other)
