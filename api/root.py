@@ -2,22 +2,32 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from urllib.parse import urlsplit
 
 from config import Settings
 from config.settings import Audio
+from config.settings import Responder as ResponderSettings
 from pipeline import Broker, Pipeline, RiachoError
 from pipeline.errors import ServerUnavailable
 from stages import Limits, build_pipeline
 from stages.audio.model import SpeechModel
 from stages.audio.sources import AudioSources, GraphApi
 from stages.audio.whisper import WhisperTranscriber
+from stages.conversation.language_model import LanguageModel, longest
 from stages.conversation.rules import RuleResponder
-from stages.conversation.store import ConversationStore, sqlite_file
+from stages.conversation.store import ConversationStore, messages
 from stages.notification.outbox import Outbox
 from stages.ports import Ports
+from stages.store import Database, sqlite_file
 
 log = logging.getLogger(__name__)
+
+TIMEOUT = 30.0  # seconds a job of a stage may take that does not wait for a model
+
+
+class ResponderUnusable(RiachoError):
+    """The settings of the responder do not go together."""
 
 
 class DataFolderUnusable(RiachoError):
@@ -37,15 +47,19 @@ class Adapters:
         )
         self.transcriber = _transcriber(audio)
         self._folder = settings.data.folder.resolve()
-        self.conversations = ConversationStore(
-            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db")
+        self.database = Database(
+            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"), [messages]
         )
+        self.conversations = ConversationStore(self.database)
+        self.responder = _responder(settings.responder)
         self.messenger = Outbox(self._folder / "outbox.jsonl")
 
     def pipeline(self) -> Pipeline:
         """The stages on these adapters."""
         settings = self._settings
-        ports = Ports(self.source, self.transcriber, self.conversations, RuleResponder(), self.messenger)
+        ports = Ports(self.source, self.transcriber, self.conversations, self.responder, self.messenger)
+        responder = settings.responder
+        asking = 0.0 if responder.kind == "rules" else longest(responder.timeout, responder.attempts)
         limits = Limits(
             transcribe=settings.audio.concurrency,
             transcribe_batch=settings.audio.batch_size,
@@ -54,6 +68,8 @@ class Adapters:
             + settings.audio.timeout_factor * settings.audio.duration_limit,
             conversation=settings.conversation.concurrency,
             conversation_context=settings.conversation.context,
+            conversation_patience=settings.conversation.patience,
+            conversation_timeout=TIMEOUT + asking,
             notification=settings.notification.concurrency,
             tenant_rounds=settings.tenants.rounds,
         )
@@ -66,7 +82,8 @@ class Adapters:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataFolderUnusable(f"cannot keep data in {self._folder}: {error.strerror}") from error
-        async with self.source, self.conversations:
+        responder = self.responder if isinstance(self.responder, LanguageModel) else nullcontext()
+        async with self.source, self.database, responder:
             yield
 
 
@@ -90,6 +107,46 @@ def _transcriber(audio: Audio) -> WhisperTranscriber:
         timeout_factor=audio.timeout_factor,
         duration_limit=audio.duration_limit,
     )
+
+
+def _responder(chosen: ResponderSettings) -> RuleResponder | LanguageModel:
+    if chosen.kind == "rules":
+        return RuleResponder()
+    _check_responder(chosen)
+    return LanguageModel(
+        chosen.kind,
+        chosen.url,
+        model=chosen.model,
+        api_key=chosen.api_key.reveal(),
+        timeout=chosen.timeout,
+        attempts=chosen.attempts,
+        prompt=chosen.prompt,
+        prompts=chosen.prompts,
+        fallback=RuleResponder(),
+    )
+
+
+def _check_responder(chosen: ResponderSettings) -> None:
+    """Early, and without showing what may be secret."""
+    needs = f"responder.kind = {chosen.kind!r} needs"
+    if not _is_http(chosen.url):
+        raise ResponderUnusable(
+            f"{needs} responder.url (RIACHO_RESPONDER_URL), as in http://127.0.0.1:11434: http:// or https://, "
+            "a host, and no login (a key goes into RIACHO_RESPONDER_API_KEY)"
+        )
+    if not chosen.model:
+        raise ResponderUnusable(f"{needs} responder.model (RIACHO_RESPONDER_MODEL), as the server names it")
+    key = chosen.api_key.reveal()
+    if not (key.isascii() and key.isprintable()):
+        raise ResponderUnusable("responder.api_key (RIACHO_RESPONDER_API_KEY) has characters no header can carry")
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        return False
 
 
 def connector(settings: Settings, pipeline: Pipeline) -> Callable[[], Broker]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +13,7 @@ from api.problems import Problem, json, problem_of_refusal, read_body
 from config import Secret
 from pipeline import Broker, Job, Pipeline
 from pipeline.errors import BadPayload
-from pipeline.message import Added
+from pipeline.message import Added, now_ms
 
 log = logging.getLogger(__name__)
 
@@ -135,18 +136,20 @@ def _event(body: bytes) -> _Event:
 
 def _jobs(pipeline: Pipeline, event: _Event) -> Iterator[Job | None]:
     """A job per message; None for one that is not for us."""
+    received_ms = itertools.count(now_ms())  # one apart, so that messages of one event keep their order
     for entry in event.entry:
         for change in entry.changes:
             number = change.value.metadata.phone_number_id if change.value.metadata else ""
             for raw in change.value.messages:
-                yield _job(pipeline, number, raw)
+                yield _job(pipeline, number, next(received_ms), raw)
 
 
-def _job(pipeline: Pipeline, number: str, raw: msgspec.Raw) -> Job | None:
+def _job(pipeline: Pipeline, number: str, received_ms: int, raw: msgspec.Raw) -> Job | None:
     try:
         message = msgspec.json.decode(raw, type=_Message)
         chat = message.from_ or message.user_id
-        said = {"chat": chat, "id": message.id, "sent_ms": int(message.timestamp[:20]) * 1000}
+        sent_ms = int(message.timestamp[:20]) * 1000
+        said = {"chat": chat, "id": message.id, "sent_ms": sent_ms, "received_ms": received_ms}
         if message.audio:
             stage, content = pipeline.stage("transcribe"), {"source": f"whatsapp:{message.audio.id}"}
         elif message.text:

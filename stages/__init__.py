@@ -4,6 +4,7 @@ import msgspec
 
 from pipeline import Pipeline, Stage
 from stages.audio.transcribe import TranscribeHandler
+from stages.conversation.announce import Announced
 from stages.conversation.process import ConversationHandler
 from stages.jobs import ProcessConversation, SendClient, Transcribe
 from stages.notification.client import ClientHandler
@@ -21,6 +22,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: dict[str, str]
     conversation: int
     conversation_context: int
+    conversation_patience: float
+    conversation_timeout: float
     notification: int
     tenant_rounds: int
 
@@ -43,7 +46,9 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 queue="audio",
                 name="transcribe",
                 payload=Transcribe,
-                handler=TranscribeHandler(ports.source, ports.transcriber, limits.vocabulary),
+                handler=Announced(
+                    TranscribeHandler(ports.source, ports.transcriber, limits.vocabulary), ports.conversations
+                ),
                 prepare=ports.transcriber.prepare,
                 concurrency=limits.transcribe,
                 tenant_limit=limits.of_tenant(limits.transcribe_batch),
@@ -54,10 +59,16 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 queue="audio",
                 name="process-conversation",
                 payload=ProcessConversation,
-                handler=ConversationHandler(ports.conversations, ports.responder, limits.conversation_context),
+                handler=ConversationHandler(
+                    ports.conversations,
+                    ports.responder,
+                    limits.conversation_context,
+                    limits.conversation_patience,
+                ),
                 concurrency=limits.conversation,
                 tenant_limit=limits.of_tenant(limits.conversation),
                 prefetch=limits.conversation,
+                timeout=limits.conversation_timeout,
                 keep_results=KEEP_RESULTS,
             ),
             Stage(

@@ -11,11 +11,13 @@ LanguageCode = Annotated[str, msgspec.Meta(pattern="^(auto|[a-z]{2,3})$")]
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """A message as a customer sent it: whose chat, the sender's id for it, when."""
+    """A message as a customer sent it: whose chat, the sender's id for it, when; and when it came to us, which
+    orders what was sent at the same time (WhatsApp tells it in whole seconds)."""
 
     chat: ShortText
     id: ShortText
     sent_ms: Milliseconds
+    received_ms: Milliseconds = 0
 
 
 class Transcribe(msgspec.Struct, frozen=True):

@@ -1,9 +1,13 @@
 """What the stages need from outside, as Protocols; adapters lie beside the stage that owns them."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Literal, Protocol, Self
 
 import msgspec
+
+from stages.jobs import Incoming
+
+REPLY = "reply:"  # before a message's id: its reply's
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -39,7 +43,8 @@ class Transcript(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message of a conversation. `direction` is seen from the shop."""
+    """One message of a conversation. `direction` is seen from the shop; the text of a voice note that is yet to be
+    transcribed is empty."""
 
     tenant: str
     chat: str
@@ -48,6 +53,17 @@ class Message(msgspec.Struct, frozen=True):
     text: str
     sent_ms: int
     voice: bool = False
+    received_ms: int = 0
+
+    @classmethod
+    def incoming(cls, tenant: str, said: Incoming, text: str, *, voice: bool) -> Self:
+        """What a customer said to this shop."""
+        return cls(tenant, said.chat, said.id, "in", text, said.sent_ms, voice, said.received_ms)
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Where it stands among the messages of its chat."""
+        return self.sent_ms, self.received_ms, self.id
 
 
 class AudioSource(Protocol):
@@ -77,13 +93,19 @@ class Transcriber(Protocol):
 
 class Conversations(Protocol):
     async def record(self, messages: Sequence[Message]) -> None:
-        """Keep messages; one already kept under its id stays as it is."""
+        """Keep messages; of one already kept under its id only an empty text is filled in."""
+
+    async def dismiss(self, message: Message) -> None:
+        """Forget a voice note that there will be no text of; one that has a text stays."""
 
     async def find(self, tenant: str, chat: str, id: str) -> Message | None:  # noqa: A002
         """One message by its id."""
 
-    async def history(self, tenant: str, chat: str, limit: int) -> list[Message]:
-        """The latest messages of a chat, oldest first."""
+    async def unanswered(self, tenant: str, chat: str, since_ms: int) -> list[Message]:
+        """The customer's messages sent since then that have no reply, in any order."""
+
+    async def history(self, tenant: str, chat: str, limit: int, without: Collection[str] = ()) -> list[Message]:
+        """The latest messages of a chat that have a text, oldest first; none whose id is in `without`."""
 
 
 class Responder(Protocol):

@@ -7,10 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+from sqlalchemy import URL
 
 from pipeline import Broker, Context, Job, JobId, Pipeline, RetryPolicy, Stage, Worker
 from pipeline.stage import Handler
 from pipeline.views import JobView, StageStatus
+from stages.conversation.store import ConversationStore, messages
+from stages.store import Database
 
 DEADLINE = 20.0
 
@@ -139,3 +142,10 @@ async def working(connect: Connect, pipeline: Pipeline, **options: Any) -> Async
     finally:
         stop.set()
         assert await running == 0
+
+
+@asynccontextmanager
+async def conversations(url: str | URL) -> AsyncIterator[ConversationStore]:
+    """The conversations of a database."""
+    async with Database(url, [messages]) as database:
+        yield ConversationStore(database)

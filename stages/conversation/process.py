@@ -1,31 +1,55 @@
 """The stage `audio.process-conversation`."""
 
-from pipeline import Context, Done
+from pipeline import Context, Done, RetryLater
 from pipeline.message import now_ms
 from stages.jobs import ProcessConversation, SendClient
-from stages.ports import Conversations, Message, Responder
+from stages.ports import REPLY, Conversations, Message, Responder
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds
 
 
 class ConversationHandler:
-    """Keep the customer's message, find an answer, keep that, and have it sent.
+    """Keep the customer's message, wait for its turn, find an answer, keep that, and have it sent.
 
-    Coming a second time changes nothing: both are kept under ids that stay the same.
+    It is a message's turn when the earlier ones of its chat that are known have been answered, or were sent more
+    than `patience` seconds ago, or it has itself waited that long. Coming a second time changes nothing: message
+    and reply are kept under ids that stay the same.
     """
 
-    def __init__(self, conversations: Conversations, responder: Responder, context: int) -> None:
+    def __init__(
+        self, conversations: Conversations, responder: Responder, context: int, patience: float = 0.0
+    ) -> None:
         self._conversations = conversations
         self._responder = responder
         self._context = context
+        self._patience = patience
 
     async def __call__(self, ctx: Context, job: ProcessConversation) -> Done:
-        tenant, chat = ctx.tenant, job.message.chat
-        reply_id = f"reply:{job.message.id}"
-        reply = await self._conversations.find(tenant, chat, reply_id)
+        asked = Message.incoming(ctx.tenant, job.message, job.text, voice=job.voice)
+        reply = await self._conversations.find(asked.tenant, asked.chat, REPLY + asked.id)
         if reply is None:
-            asked = Message(tenant, chat, job.message.id, "in", job.text, job.message.sent_ms, job.voice)
-            earlier = await self._conversations.history(tenant, chat, self._context)
-            text = await self._responder.reply([*(m for m in earlier if m.id != asked.id), asked])
-            reply = Message(tenant, chat, reply_id, "out", text, now_ms())
-            await self._conversations.record([asked, reply])
-        forward = ctx.forward("send-client", SendClient(to=chat, text=reply.text))
+            reply = await self._answer(asked, waited=(now_ms() - ctx.enqueued_ms) / 1000)
+        forward = ctx.forward("send-client", SendClient(to=asked.chat, text=reply.text))
         return Done({"reply": reply.text}, forward=(forward,))
+
+    async def _answer(self, asked: Message, waited: float) -> Message:
+        """Answer a message if it is its turn, and keep both. Raises RetryLater if it is not."""
+        # Kept before looking: of two that look at the same time, the later one sees the other.
+        await self._conversations.record([asked])
+        later = await self._wait_for_turn(asked, waited)
+        history = await self._conversations.history(asked.tenant, asked.chat, self._context, without=later)
+        text = await self._responder.reply([*history, asked])
+        sent_ms = max(now_ms(), asked.sent_ms + 1)  # after the message, whatever the sender's clock says
+        reply = Message(asked.tenant, asked.chat, REPLY + asked.id, "out", text, sent_ms)
+        await self._conversations.record([reply])
+        return reply
+
+    async def _wait_for_turn(self, asked: Message, waited: float) -> list[str]:
+        """The ids of the message and the later ones that wait for it. Raises RetryLater if it has to wait too."""
+        oldest = now_ms() - int(self._patience * 1000)
+        waiting = await self._conversations.unanswered(asked.tenant, asked.chat, min(oldest, asked.sent_ms))
+        earlier = [message for message in waiting if message.order < asked.order and message.sent_ms > oldest]
+        if earlier and waited < self._patience:
+            pause = min(max(waited / 4, SHORTEST_PAUSE), LONGEST_PAUSE)
+            raise RetryLater(pause, "an earlier message of the chat is still to be answered")
+        return [message.id for message in waiting if message.order >= asked.order]

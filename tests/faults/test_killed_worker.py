@@ -11,11 +11,10 @@ import pytest
 
 from pipeline import Broker, Job, JobId
 from pipeline.keys import Keys
-from stages.conversation.store import ConversationStore
 from stages.jobs import Incoming, Transcribe
 from stages.notification.outbox import Sent
 from tests.processes import SAMPLES, process_of, riacho, stop
-from tests.support import add_one, depths, eventually, state, until
+from tests.support import add_one, conversations, depths, eventually, state, until
 
 pytestmark = pytest.mark.faults
 
@@ -59,7 +58,7 @@ async def test_a_worker_killed_while_transcribing_is_replaced_and_the_reply_goes
         await until(broker, JobId.parse(reply), "completed")
         await eventually(lambda: nothing_left(broker), what="nothing waiting, active, retrying or dead")
     assert [(sent.job_id, sent.to) for sent in outbox(tmp_path)] == [(reply, CHAT)]
-    async with ConversationStore(f"sqlite+aiosqlite:///{tmp_path}/riacho.db") as store:
+    async with conversations(f"sqlite+aiosqlite:///{tmp_path}/riacho.db") as store:
         assert [message.direction for message in await store.history("shop", CHAT, 10)] == ["in", "out"]
 
 

@@ -1,17 +1,21 @@
 """The conversation stage on a real database: what it keeps, and what coming again changes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from pipeline import Context, Done, Job
-from pipeline.message import Delivery, seal, unseal
+from pipeline import Context, Done, Job, RetryLater
+from pipeline.message import Delivery, now_ms, seal, unseal
+from stages.conversation import process
 from stages.conversation.process import ConversationHandler
-from stages.conversation.store import ConversationStore, sqlite_file
+from stages.conversation.store import ConversationStore
 from stages.jobs import Incoming, ProcessConversation
 from stages.ports import Message
+from stages.store import sqlite_file
+from tests.support import conversations
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +33,7 @@ class Counting:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[ConversationStore]:
-    async with ConversationStore(sqlite_file(tmp_path / "riacho.db")) as store:
+    async with conversations(sqlite_file(tmp_path / "riacho.db")) as store:
         yield store
 
 
@@ -67,6 +71,23 @@ async def test_a_job_that_comes_again_sends_the_reply_it_had_found_and_keeps_not
     assert again == first
     assert len(responder.histories) == 1
     assert len(await store.history("shop", "5511987654321", 10)) == 2
+
+
+async def test_of_two_that_look_at_the_same_moment_only_the_earlier_is_answered(store: ConversationStore) -> None:
+    class Together(ConversationStore):
+        both = asyncio.Barrier(2)
+
+        async def unanswered(self, tenant: str, chat: str, since_ms: int) -> list[Message]:
+            await self.both.wait()
+            return await super().unanswered(tenant, chat, since_ms)
+
+    handler, now = ConversationHandler(Together(store._database), Counting(), 10, patience=60), now_ms()
+    one, two = await asyncio.gather(
+        work(handler, asked("one", now)), work(handler, asked("two", now + 1)), return_exceptions=True
+    )
+    assert isinstance(one, Done)
+    assert isinstance(two, RetryLater)
+    assert 0 < two.seconds <= process.LONGEST_PAUSE
 
 
 async def test_a_reply_draws_on_what_was_said_before_and_no_more_than_it_should(store: ConversationStore) -> None:

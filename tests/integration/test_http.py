@@ -114,6 +114,20 @@ async def test_a_voice_note_becomes_a_transcription_that_knows_its_chat(client: 
     assert payload["message"]["chat"] == "5511987654321"
 
 
+async def test_messages_of_an_event_keep_their_order_though_they_were_sent_in_the_same_second(
+    client: Client, broker: Broker
+) -> None:
+    content = event(Said("5511987654321", text="Olá"))
+    told = content["entry"][0]["changes"][0]["value"]["messages"]
+    told[:] = [told[0] | {"id": id_} for id_ in "cab"]
+    before = now_ms()
+    await post_event(client, content)
+    jobs = await fetched(broker, "process-conversation")
+    said = [msgspec.msgpack.decode(unseal(job.body).payload)["message"] for job in jobs]
+    assert [one["id"] for one in sorted(said, key=lambda one: one["received_ms"])] == ["c", "a", "b"]
+    assert all(before <= one["received_ms"] <= now_ms() + 2 for one in said)
+
+
 async def test_an_event_sent_again_adds_nothing_and_names_the_same_jobs(client: Client, broker: Broker) -> None:
     content = event(Said("5511987654321", text="Olá"))
     first = await (await post_event(client, content)).json()
