@@ -12,7 +12,9 @@ from pipeline import Broker, Pipeline, RiachoError
 from pipeline.errors import ServerUnavailable
 from stages import Limits, build_pipeline
 from stages.audio.model import SpeechModel
+from stages.audio.remembered import RememberingTranscriber
 from stages.audio.sources import AudioSources, GraphApi
+from stages.audio.transcripts import TranscriptStore, transcripts
 from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.language_model import LanguageModel, longest
 from stages.conversation.rules import RuleResponder
@@ -45,11 +47,12 @@ class Adapters:
             roots=audio.roots,
             byte_limit=audio.byte_limit,
         )
-        self.transcriber = _transcriber(audio)
         self._folder = settings.data.folder.resolve()
         self.database = Database(
-            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"), [messages]
+            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"), [messages, transcripts]
         )
+        kept = TranscriptStore(self.database, audio.keep_transcripts)
+        self.transcriber = RememberingTranscriber(_transcriber(audio), kept)
         self.conversations = ConversationStore(self.database)
         self.responder = _responder(settings.responder)
         self.messenger = Outbox(self._folder / "outbox.jsonl")

@@ -91,6 +91,14 @@ class Transcriber(Protocol):
         """
 
 
+class Transcripts(Protocol):
+    async def find(self, key: str) -> Transcript | None:
+        """What was kept under a key, if it is still there."""
+
+    async def keep(self, key: str, transcript: Transcript) -> None:
+        """Keep a transcript for whoever sends the same note again."""
+
+
 class Conversations(Protocol):
     async def record(self, messages: Sequence[Message]) -> None:
         """Keep messages; of one already kept under its id only an empty text is filled in."""

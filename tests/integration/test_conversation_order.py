@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipeline import Broker, Bury, Context, Done, Job, JobId, Permanent, Pipeline, Stage
-from pipeline.message import now_ms
+from pipeline.message import Delivery, now_ms, seal, unseal
 from stages import Limits, build_pipeline
 from stages.conversation import process
 from stages.conversation.announce import Announced
@@ -261,11 +262,13 @@ async def test_the_transcribe_stage_announces_its_notes(store: ConversationStore
 
     nowhere: Any = Nowhere()
     ports = Ports(nowhere, nowhere, store, nowhere, nowhere)
-    limits: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__, 1)
+    limits: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__, 1) | {"vocabulary": {}}
     handler = build_pipeline(ports, Limits(**limits)).stage("transcribe").handler
-    context: Any = type("Ctx", (), {"tenant": "shop"})
+    note = Transcribe(source="x", message=Incoming("ana", "note", 1))
+    body = seal(Job(stage="transcribe", payload=note, tenant="shop"))
+    context = Context(Delivery("transcribe", 0, b"1-0", body, 1), unseal(body), AsyncMock())
     with pytest.raises(Permanent):
-        await handler(context, Transcribe(source="x", message=Incoming("ana", "note", 1)))
+        await handler(context, note)
     assert [message.id for message in nowhere.announced] == ["note"]
     assert await store.unanswered("shop", "ana", 0) == []
 
