@@ -64,13 +64,21 @@ def demo(data: Data = None) -> None:
 
 
 @app.command()
-def api(host: Host = None, port: Port = None, with_parent: WithParent = False) -> None:
+def api(
+    host: Host = None,
+    port: Port = None,
+    with_workers: Annotated[
+        bool, typer.Option("--with-workers", help="Not ready before every stage has had a worker.")
+    ] = False,
+    with_parent: WithParent = False,
+) -> None:
     """Run the HTTP service."""
     settings = with_address(read_settings(http={"host": host, "port": port}))
     telemetry.set_up("api")
 
     async def run() -> None:
-        await processes.run_api(settings, processes.stop_signal(with_parent=with_parent))
+        stop = processes.stop_signal(with_parent=with_parent)
+        await processes.run_api(settings, stop, with_workers=with_workers)
 
     uvloop.run(run())
 

@@ -2,25 +2,19 @@
 
 from aiohttp import web
 
-from api.problems import answer_with_problems, json
+from api.health import Health
+from api.problems import answer_with_problems
 from api.queues import QueueEndpoints
 from api.whatsapp import WhatsAppWebhook
 from config import Settings
 from pipeline import Broker
 
 
-def build_app(broker: Broker, settings: Settings) -> web.Application:
-    """The service on an open broker."""
+def build_app(broker: Broker, settings: Settings, *, with_workers: bool = False) -> web.Application:
+    """The service on an open broker; `with_workers` it is not ready before every stage has one."""
     webhook = WhatsAppWebhook(broker, settings.whatsapp.app_secret, settings.whatsapp.verify_token)
     queues = QueueEndpoints(broker)
-
-    async def alive(_: web.Request) -> web.Response:
-        return json({"status": "ok"})
-
-    async def ready(_: web.Request) -> web.Response:
-        await broker.ping()
-        return json({"status": "ok"})
-
+    health = Health(broker, settings.worker.lease if with_workers else None)
     app = web.Application(middlewares=[answer_with_problems], client_max_size=settings.http.payload_limit)
     app.add_routes(
         [
@@ -29,8 +23,8 @@ def build_app(broker: Broker, settings: Settings) -> web.Application:
             web.post("/queue/{queue}/jobs", queues.enqueue),
             web.get("/queue/status", queues.status),
             web.get("/queue/job/{queue}/{job_id}", queues.job),
-            web.get("/healthz", alive),
-            web.get("/readyz", ready),
+            web.get("/healthz", health.alive),
+            web.get("/readyz", health.ready),
         ]
     )
     return app

@@ -33,7 +33,7 @@ SERVER_PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)
 SERVER_LOOKED_AT_EVERY = 0.1
 # What `riacho up` grows: transcription apart and at lower priority, so that it cannot slow down the chat.
 UP = {
-    "api": ["api"],
+    "api": ["api", "--with-workers"],
     "worker": ["worker", "--stages", "process-conversation,send-client"],
     "transcriber": ["worker", "--stages", "transcribe", "--nice", "10"],
 }
@@ -70,10 +70,11 @@ def stop_signal(*, with_parent: bool = False) -> asyncio.Event:
     return stop
 
 
-async def run_api(settings: Settings, stop: asyncio.Event) -> None:
+async def run_api(settings: Settings, stop: asyncio.Event, *, with_workers: bool = False) -> None:
     """Serve HTTP until stopped; requests under way are answered first."""
     async with open_broker(settings) as broker:
-        runner = web.AppRunner(build_app(broker, settings), access_log=None, shutdown_timeout=10)
+        app = build_app(broker, settings, with_workers=with_workers)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=10)
         await runner.setup()
         try:
             await _listen(runner, settings.http.host, settings.http.port)

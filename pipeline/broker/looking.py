@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+from redis.exceptions import RedisError
 
 from pipeline.broker.access import LOOK_AGAIN, Access, body_of
 from pipeline.errors import (
@@ -24,6 +25,7 @@ from pipeline.views import (
     ServerInfo,
     StageStatus,
     add_up,
+    live_consumers,
     of_finished,
     of_set_aside,
     of_unfinished,
@@ -86,6 +88,20 @@ class Looking(Access):
         if int(info["redis_version"].split(".")[0]) < 7:
             raise ServerUnsuitable(f"Redis {version} at {self.address} is too old; Riacho needs 7.0 or newer")
         return ServerInfo(version, warnings_of(info))
+
+    async def workers(self, silent: float) -> dict[str, int]:
+        """How many workers each stage has: those that were heard of within `silent` seconds.
+
+        A worker counts once it reads, so its stages have been prepared.
+        """
+        places = self._places(self.pipeline)
+        streams = [self._keys.place(stage.name, partition).stream for stage, partition in places]
+        replies = await self._wire.transaction([("XINFO", "CONSUMERS", stream, GROUP) for stream in streams])
+        found: dict[str, set[bytes]] = {stage.name: set() for stage in self.pipeline}
+        for (stage, _), reply in zip(places, replies, strict=True):
+            if not isinstance(reply, RedisError):  # else nobody has made the group yet
+                found[stage.name].update(live_consumers(reply, silent))
+        return {stage: len(names) for stage, names in found.items()}
 
     async def ping(self) -> None:
         """Raise ServerUnavailable unless the server answers."""

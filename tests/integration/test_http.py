@@ -16,8 +16,9 @@ from api.app import build_app
 from api.demo import Said, event
 from api.root import Adapters, connector
 from config import Secret, Settings, load, replaced
-from pipeline import Broker, Job
+from pipeline import Broker, Job, Pipeline
 from pipeline.message import Added, Delivery, Refusal, now_ms, unseal
+from tests.support import eventually, working
 
 pytestmark = pytest.mark.integration
 
@@ -387,6 +388,28 @@ async def test_a_refused_event_is_to_be_sent_again_after_the_longest_wait(
 async def test_a_service_that_lives_and_can_work_says_both(client: Client) -> None:
     for path in ("/healthz", "/readyz"):
         assert (await client.get(path)).status == 200
+
+
+async def test_a_service_with_workers_is_ready_once_every_stage_has_had_one(
+    broker: Broker, settings: Settings
+) -> None:
+    app = build_app(broker, settings, with_workers=True)
+    pipeline = Pipeline(msgspec.structs.replace(stage, prepare=None) for stage in broker.pipeline)
+    connect = connector(settings, pipeline)
+    *others, last = pipeline
+    async with TestClient(TestServer(app)) as client, working(connect, Pipeline(others)):
+        detail = f"No worker is ready yet for {last.name}."
+
+        async def all_but_one() -> bool:
+            return await problem(await client.get("/readyz"), 503) == detail
+
+        async def ready() -> bool:
+            return (await client.get("/readyz")).status == 200
+
+        await eventually(all_but_one, what="all but one stage being worked")
+        async with working(connect, Pipeline([last])):
+            await eventually(ready, what="readiness")
+        assert await ready(), "jobs can wait for a worker that is away"
 
 
 async def test_a_service_whose_server_is_gone_is_alive_but_not_ready(settings: Settings, tmp_path: Any) -> None:
