@@ -52,7 +52,7 @@ class Adapters:
             settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"), [messages, transcripts]
         )
         kept = TranscriptStore(self.database, audio.keep_transcripts)
-        self.transcriber = RememberingTranscriber(_transcriber(audio), kept)
+        self.transcriber = RememberingTranscriber(transcriber(audio, speech_model(audio)), kept)
         self.conversations = ConversationStore(self.database)
         self.responder = _responder(settings.responder)
         self.messenger = Outbox(self._folder / "outbox.jsonl")
@@ -90,8 +90,9 @@ class Adapters:
             yield
 
 
-def _transcriber(audio: Audio) -> WhisperTranscriber:
-    model = SpeechModel(
+def speech_model(audio: Audio) -> SpeechModel:
+    """The Whisper model of these settings, not loaded yet."""
+    return SpeechModel(
         name=audio.model,
         device=audio.device,
         compute_type=audio.compute_type,
@@ -101,6 +102,10 @@ def _transcriber(audio: Audio) -> WhisperTranscriber:
         vad=audio.vad,
         word_timestamps=audio.word_timestamps,
     )
+
+
+def transcriber(audio: Audio, model: SpeechModel) -> WhisperTranscriber:
+    """The Transcriber of these settings on a model; nothing is remembered."""
     return WhisperTranscriber(
         model,
         language=audio.language,

@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from benchmarks import engine as engine_scenario
+from benchmarks import transcribe as transcribe_scenario
 from benchmarks import webhook as webhook_scenario
 from benchmarks.report import Report
 from benchmarks.table import markdown
@@ -41,6 +42,22 @@ def engine(
 ) -> None:
     """Adding, consuming, latency at half load, bytes per waiting job; Riacho's beside its peers'."""
     _finish(engine_scenario.measure(jobs=jobs, rounds=rounds, peers=peers), json)
+
+
+@app.command()
+def transcribe(
+    batch: Annotated[int, typer.Option(help="Notes in a model call.")] = 8,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 3,
+    seconds: Annotated[float, typer.Option(help="How long notes arrive, at twice what one by one can do.")] = 60,
+    model: Annotated[str, typer.Option(help="A Whisper model's name, or its folder.")] = "base",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    json: Json = None,
+) -> None:
+    """Voice notes in batches beside one by one: audio seconds a second, word errors, memory, latency."""
+    measuring = transcribe_scenario.measure(
+        batch=batch, rounds=rounds, seconds=seconds, model=model, device=device
+    )
+    _finish(asyncio.run(measuring), json)
 
 
 @app.command()

@@ -31,7 +31,8 @@ SHORTEST = 5 * FRAMES
 WINDOWS = (10, 20, CLIP)
 # faster-whisper's own marks of a text that repeats itself, of one that is guessed, and of silence.
 REPEATS, GUESSED, SILENT = 2.4, -1.0, 0.6
-# A clip ends where speech does, so a text that ends so many seconds sooner is not all of it.
+# A clip ends where speech does, so a text that ends so many seconds sooner is not all of it; and one that goes on
+# after the clip's end repeats what was said.
 UNHEARD = 2.0
 
 
@@ -95,21 +96,26 @@ class SpeechModel:
         """All that a transcript depends on beside its note."""
         return f"{self.name} {self._compute_type} {self._beam_size} {self._vad} {self._word_timestamps}"
 
+    @property
+    def device(self) -> str:
+        """Where it runs: cpu or cuda."""
+        return str(self.whisper().model.device)
+
     def prepare(self) -> None:
         """Load the model, and hear something: the first call is slow, and shows whether it works at all.
 
         Raises ModelUnavailable.
         """
-        self._loaded()
+        self.whisper()
 
     def check_language(self, language: str) -> None:
         """Raise Permanent where the model knows no such language."""
-        if language not in self._loaded().supported_languages:
+        if language not in self.whisper().supported_languages:
             raise Permanent(f"the model {self.name} knows no language '{language}'; see ISO 639-1 for their codes")
 
     def clips(self, samples: Samples) -> list[Clip]:
         """A note as clips of 30 s at most, cut where nobody speaks; none where nobody does at all."""
-        features = self._loaded().feature_extractor
+        features = self.whisper().feature_extractor
         return [
             Clip(start / RATE, samples[start:end], features(samples[start:end])[..., : CLIP * FRAMES])
             for start, end in self._cuts(samples)
@@ -125,7 +131,7 @@ class SpeechModel:
 
     def detect(self, clips: Sequence[Clip]) -> list[tuple[str, float]]:
         """The language of each clip, and how probable it is (0 to 1)."""
-        model = self._loaded()
+        model = self.whisper()
         if not model.model.is_multilingual:
             return [("en", 1.0)] * len(clips)
         found = model.model.detect_language(model.encode(_stacked(clips)))
@@ -136,7 +142,7 @@ class SpeechModel:
         from faster_whisper import BatchedInferencePipeline  # noqa: PLC0415
         from faster_whisper.tokenizer import Tokenizer  # noqa: PLC0415
 
-        model = self._loaded()
+        model = self.whisper()
         tokenizer = Tokenizer(
             model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language
         )
@@ -151,7 +157,7 @@ class SpeechModel:
 
         Raises TimeoutError between two segments when told to stop.
         """
-        segments, _ = self._loaded().transcribe(
+        segments, _ = self.whisper().transcribe(
             clip.samples,
             language=language,
             beam_size=self._beam_size,
@@ -199,7 +205,8 @@ class SpeechModel:
             hotwords=None,
         )
 
-    def _loaded(self) -> "WhisperModel":
+    def whisper(self) -> "WhisperModel":
+        """The model, loaded by the first who asks. Raises ModelUnavailable."""
         with self._loading:
             if self._model is None:
                 self._model = self._load()
@@ -267,9 +274,11 @@ def _judged(found: Sequence[dict[str, Any]], clip: Clip) -> Heard:
     if guessed and found[0]["no_speech_prob"] > SILENT:
         return Heard(())
     segments = tuple(_segment(segment, 0.0, clip.end) for segment in found)
-    unheard = clip.end - segments[-1].end > UNHEARD
-    text = " ".join(segment.text for segment in segments)
-    return Heard(segments, guessed or unheard or get_compression_ratio(text) > REPEATS)
+    last = found[-1]
+    misses = last["end"] < clip.end - UNHEARD
+    overruns = last["start"] > clip.end - 0.1
+    repeats = overruns or get_compression_ratio(" ".join(one.text for one in segments)) > REPEATS
+    return Heard(segments, doubtful=guessed or misses or repeats)
 
 
 def _segment(found: dict[str, Any], offset: float, end: float) -> Segment:
