@@ -8,7 +8,7 @@ from config import Settings
 from pipeline import Broker, Pipeline, RiachoError
 from pipeline.errors import ServerUnavailable
 from stages import Limits, build_pipeline
-from stages.audio.sources import AudioSources, GraphApi
+from stages.audio.sources import AudioSources, GraphApi, ObjectStore
 from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.rules import RuleResponder
 from stages.conversation.store import ConversationStore, sqlite_file
@@ -30,7 +30,9 @@ class Adapters:
         audio, whatsapp = settings.audio, settings.whatsapp
         self.source = AudioSources(
             graph=GraphApi(whatsapp.graph_url, whatsapp.version, whatsapp.access_token.reveal()),
+            store=ObjectStore(settings.s3.endpoint, frozenset(settings.s3.buckets)),
             roots=audio.roots,
+            networks=audio.networks,
             byte_limit=audio.byte_limit,
         )
         self.transcriber = WhisperTranscriber(
