@@ -2,8 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 
 import pytest
 from yarl import URL
@@ -11,48 +10,15 @@ from yarl import URL
 from pipeline import Permanent
 from stages.audio.sources import AudioSources, GraphApi, Timeouts
 from stages.audio.sources.web import _next
+from tests.support import RawServer, Write
 
 pytestmark = pytest.mark.integration
 
 LIMIT = 100_000
 HEAD = b"HTTP/1.1 200 OK\r\n"
-Write = Callable[[bytes], Awaitable[None]]
 
 
-class Server:
-    """Runs `answer` for each connection; `sent` counts the bytes it could write before the client was gone."""
-
-    def __init__(self, answer: Callable[[Write], Awaitable[None]]) -> None:
-        self._answer = answer
-        self.sent = 0
-        self._serving: list[asyncio.Task[None] | None] = []
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._serving.append(asyncio.current_task())
-
-        async def write(content: bytes) -> None:
-            writer.write(content)
-            await writer.drain()
-            self.sent += len(content)
-
-        with suppress(ConnectionError):
-            await reader.readuntil(b"\r\n\r\n")
-            await self._answer(write)
-            await reader.read()  # until the client closes
-        writer.transport.abort()
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        async with server:
-            try:
-                yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/note?sig=hush"
-            finally:
-                async with asyncio.timeout(10):
-                    await asyncio.gather(*filter(None, self._serving))  # each fetch below closes its connection
-
-
-async def fetched(server: Server, timeouts: Timeouts) -> bytes:
+async def fetched(server: RawServer, timeouts: Timeouts) -> bytes:
     async with (
         AudioSources(
             graph=GraphApi("", "", ""),
@@ -64,7 +30,7 @@ async def fetched(server: Server, timeouts: Timeouts) -> bytes:
         server.running() as url,
     ):
         try:
-            return await fetcher.fetch(url)
+            return await fetcher.fetch(f"{url}/note?sig=hush")
         except Exception as error:
             if "hush" in str(error):
                 pytest.fail(f"a secret is shown: {error}")
@@ -96,14 +62,14 @@ async def drips_headers(write: Write) -> None:
 @pytest.mark.parametrize("answer", [stalls_in_headers, stalls_in_body])
 async def test_a_server_that_stalls_is_left(answer: Callable[[Write], Awaitable[None]]) -> None:
     with pytest.raises(ConnectionError, match="took too long to answer"):
-        await fetched(Server(answer), Timeouts(read=0.1))
+        await fetched(RawServer(answer), Timeouts(read=0.1))
 
 
 @pytest.mark.parametrize("answer", [drips, drips_headers])
 async def test_a_server_that_drips_is_left(answer: Callable[[Write], Awaitable[None]]) -> None:
     """No pause is long, all of them together are."""
     with pytest.raises(ConnectionError, match=r"took too long: over 0\.5 s"):
-        await fetched(Server(answer), Timeouts(read=0.4, total=0.5))
+        await fetched(RawServer(answer), Timeouts(read=0.4, total=0.5))
 
 
 async def test_headers_without_end_are_left() -> None:
@@ -112,7 +78,7 @@ async def test_headers_without_end_are_left() -> None:
         for _ in range(100_000):
             await write(b"X-Header: " + b"x" * 1_000 + b"\r\n")
 
-    server = Server(answer)
+    server = RawServer(answer)
     with pytest.raises(ConnectionError):
         await fetched(server, Timeouts())
     assert server.sent < 50_000_000
@@ -124,7 +90,7 @@ async def test_ten_gigabytes_are_left_at_the_limit() -> None:
         for _ in range(100_000):
             await write(b"186a0\r\n" + b"x" * 100_000 + b"\r\n")
 
-    server = Server(answer)
+    server = RawServer(answer)
     with pytest.raises(Permanent, match="over the limit of 100,000 bytes"):
         await fetched(server, Timeouts())
     assert server.sent < 20_000_000  # what the buffers of both sockets hold
@@ -135,7 +101,7 @@ async def test_a_length_over_the_limit_is_not_read() -> None:
         await write(HEAD + b"Content-Length: 100001\r\n\r\n")
 
     with pytest.raises(Permanent, match="over the limit of 100,000 bytes"):
-        await fetched(Server(answer), Timeouts())
+        await fetched(RawServer(answer), Timeouts())
 
 
 async def test_more_than_the_length_says_is_no_part_of_the_note() -> None:
@@ -143,7 +109,7 @@ async def test_more_than_the_length_says_is_no_part_of_the_note() -> None:
         await write(HEAD + b"Content-Length: 4\r\n\r\n" + b"note and more")
 
     with pytest.raises(ConnectionError, match="ClientResponseError"):
-        await fetched(Server(answer), Timeouts())
+        await fetched(RawServer(answer), Timeouts())
 
 
 async def test_less_than_the_length_says_is_worth_another_try() -> None:
@@ -152,7 +118,7 @@ async def test_less_than_the_length_says_is_worth_another_try() -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError, match="ClientPayloadError"):
-        await fetched(Server(answer), Timeouts())
+        await fetched(RawServer(answer), Timeouts())
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"gzip, gzip"])
@@ -163,7 +129,7 @@ async def test_a_body_that_would_have_to_be_unpacked_is_refused(encoding: bytes)
         await write(HEAD + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (encoding, len(body)))
 
     with pytest.raises(Permanent, match="sends its audio compressed"):
-        await fetched(Server(answer), Timeouts())
+        await fetched(RawServer(answer), Timeouts())
 
 
 async def test_a_server_that_answers_no_http_is_worth_another_try() -> None:
@@ -171,7 +137,7 @@ async def test_a_server_that_answers_no_http_is_worth_another_try() -> None:
         await write(b"SSH-2.0-OpenSSH\r\n\r\n")
 
     with pytest.raises(ConnectionError):
-        await fetched(Server(answer), Timeouts())
+        await fetched(RawServer(answer), Timeouts())
 
 
 async def test_a_server_with_a_wrong_certificate_is_worth_another_try() -> None:
