@@ -77,7 +77,7 @@ class WhisperTranscriber:
         return running.result()
 
     def _transcribe(self, audio: bytes, language: str, stop: threading.Event) -> Transcript:
-        samples = decode(audio, self._duration_limit)
+        samples = decode(audio, self._duration_limit, stop)
         try:
             segments, info = self._loaded().transcribe(
                 samples,
