@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from pipeline import Permanent
 from stages.audio.sources import AudioSources, GraphApi, Timeouts
 from stages.audio.sources.guard import Forbidden, guarded_socket
+from stages.audio.sources.web import Web
+from stages.audio.sources.whatsapp import WhatsApp
 
 pytestmark = pytest.mark.integration
 
@@ -284,3 +287,18 @@ async def test_cookies_are_not_kept(site: Site) -> None:
         for _ in range(2):
             await fetcher.fetch(f"http://localhost:{server.sockets[0].getsockname()[1]}/")
     assert seen == [None, None]
+
+
+async def test_the_token_does_not_go_from_https_to_http() -> None:
+    class Graph(Web):
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        async def download(self, url: str, *, limit: int, login: str = "", trusted: URL | None = None) -> bytes:
+            self.asked.append(url)
+            return b'{"url": "http://lookaside.example/note?sig=hush"}'
+
+    graph = Graph()
+    with pytest.raises(Permanent, match="address of media 1 is not https"):
+        await WhatsApp(GraphApi("https://graph.example", "v1", TOKEN), graph).download("1", limit=10)
+    assert graph.asked == ["https://graph.example/v1/1"]
