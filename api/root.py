@@ -13,7 +13,7 @@ from pipeline.errors import ServerUnavailable
 from stages import Limits, build_pipeline
 from stages.audio.model import SpeechModel
 from stages.audio.remembered import RememberingTranscriber
-from stages.audio.sources import AudioSources, GraphApi
+from stages.audio.sources import AudioSources, GraphApi, ObjectStore
 from stages.audio.transcripts import TranscriptStore, transcripts
 from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.language_model import LanguageModel, longest
@@ -44,7 +44,9 @@ class Adapters:
         audio, whatsapp = settings.audio, settings.whatsapp
         self.source = AudioSources(
             graph=GraphApi(whatsapp.graph_url, whatsapp.version, whatsapp.access_token.reveal()),
+            store=ObjectStore(settings.s3.endpoint, frozenset(settings.s3.buckets)),
             roots=audio.roots,
+            networks=audio.networks,
             byte_limit=audio.byte_limit,
         )
         self._folder = settings.data.folder.resolve()

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.resources import files
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from urllib.parse import quote, urlsplit
@@ -266,6 +267,9 @@ def _freeze(tree: Tree) -> Settings:
     settings = Settings(**sections)
     _check_url("redis.url", settings.redis.url, ("redis", "rediss", "unix"))
     _check_url("store.url", settings.store.url, ("sqlite+aiosqlite", "postgresql+asyncpg"))
+    _check_url("s3.endpoint", Secret(settings.s3.endpoint), ("http", "https"))
+    _check_url("whatsapp.graph_url", Secret(settings.whatsapp.graph_url), ("http", "https"))
+    _check_networks(settings.audio.networks)
     return settings
 
 
@@ -284,6 +288,14 @@ def _check_url(name: str, url: Secret, schemes: tuple[str, ...]) -> None:
             f"setting {name} is no address that can be used: it has to begin with {wanted}, and a password's "
             "special characters have to be percent-encoded ('#' as %23, '/' as %2F, '@' as %40)"
         )
+
+
+def _check_networks(networks: Iterable[str]) -> None:
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise SettingsError(f"setting audio.networks = {network!r}: {error}") from None
 
 
 def _from_plain(kind: type[T], value: Any) -> T:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ DEADLINE = 20.0
 
 Connect = Callable[[], Broker]
 Connector = Callable[..., Connect]
+Write = Callable[[bytes], Awaitable[None]]
 
 
 class Number(msgspec.Struct):
@@ -149,3 +150,40 @@ async def conversations(url: str | URL) -> AsyncIterator[ConversationStore]:
     """The conversations of a database."""
     async with Database(url, [messages]) as database:
         yield ConversationStore(database)
+
+
+class RawServer:
+    """Reads a request and runs `answer`, whatever that writes; then waits for the client to go.
+
+    `asked` counts requests, `sent` the bytes that could be written before the client was gone.
+    """
+
+    def __init__(self, answer: Callable[[Write], Awaitable[None]]) -> None:
+        self._answer = answer
+        self.asked = self.sent = 0
+        self._serving: list[asyncio.Task[None] | None] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._serving.append(asyncio.current_task())
+
+        async def write(content: bytes) -> None:
+            writer.write(content)
+            await writer.drain()
+            self.sent += len(content)
+
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            self.asked += 1
+            await self._answer(write)
+            await reader.read()  # until the client closes
+        writer.transport.abort()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        async with server:
+            try:
+                yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            finally:
+                async with asyncio.timeout(10):
+                    await asyncio.gather(*filter(None, self._serving))  # until the client closes its connections

@@ -73,10 +73,10 @@ class WhisperTranscriber:
             seconds=round(note.took, 2),
         )
 
-    def _clips(self, audio: bytes, language: str, _: threading.Event) -> tuple[list[Clip], float]:
+    def _clips(self, audio: bytes, language: str, stop: threading.Event) -> tuple[list[Clip], float]:
         if language != "auto":
             self._model.check_language(language)
-        samples = decode(audio, self._duration_limit)
+        samples = decode(audio, self._duration_limit, stop)
         return self._model.clips(samples), len(samples) / RATE
 
     async def _in_thread(self, work: Callable[[threading.Event], T]) -> T:

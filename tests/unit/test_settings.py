@@ -121,6 +121,8 @@ def test_a_misspelt_flag_is_refused() -> None:
         ("RIACHO_TENANTS_ROUNDS", "-1", "tenants.rounds"),
         ("RIACHO_AUDIO_CONCURRENCY", "-1", "audio.concurrency"),
         ("RIACHO_AUDIO_DEVICE", "abacus", "audio.device"),
+        ("RIACHO_AUDIO_NETWORKS", "10.1.2.3/16", "audio.networks"),
+        ("RIACHO_AUDIO_NETWORKS", "localhost", "audio.networks"),
         ("RIACHO_AUDIO_CACHE", "~no-such-user/x", "audio.cache"),
         ("RIACHO_LOG_LEVEL", "loud", "log.level"),
     ],
