@@ -20,11 +20,13 @@ from benchmarks.peers.process import Process
 from benchmarks.peers.serving import Contestant, Countdown, Handler, Session
 from benchmarks.report import Report
 from benchmarks.table import COLUMNS, markdown
+from stages.audio.decode import RATE, decode
 
 pytestmark = pytest.mark.unit
 
 NOWHERE = "unix:///nowhere"
 HERE = Path(__file__).parent
+NOTES = HERE.parents[1] / "benchmarks" / "notes"
 LOCKS = sorted(environments.HERE.glob("*.txt"))
 
 
@@ -186,3 +188,11 @@ def test_what_the_node_peer_installs_is_pinned_by_hash_and_names_no_registry() -
 
 def test_every_python_peer_has_its_lock() -> None:
     assert {peer.name for peer in PEERS if peer.python} == {lock.stem for lock in LOCKS}
+
+
+def test_every_voice_note_is_listed_and_as_long_as_it_says() -> None:
+    listed = json.loads((NOTES / "notes.json").read_bytes())
+    assert {note["file"] for note in listed} == {path.name for path in NOTES.glob("*.ogg")}
+    for note in listed:
+        samples = decode((NOTES / note["file"]).read_bytes(), 900)
+        assert len(samples) / RATE == pytest.approx(note["seconds"], abs=0.01), note["file"]
