@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from config import Settings
 from pipeline import Broker, Pipeline, RiachoError
@@ -14,6 +14,8 @@ from stages.conversation.rules import RuleResponder
 from stages.conversation.store import ConversationStore, sqlite_file
 from stages.notification.outbox import Outbox
 from stages.ports import Ports
+from stages.speech.cache import CachedSynthesizer
+from stages.speech.program import SpeechProgram
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +51,27 @@ class Adapters:
             settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db")
         )
         self.messenger = Outbox(self._folder / "outbox.jsonl")
+        self.synthesizer = self._synthesizer() if settings.speech.engine != "off" else None
+
+    def _synthesizer(self) -> CachedSynthesizer:
+        speech = self._settings.speech
+        return CachedSynthesizer(
+            SpeechProgram(speech.engine, speech.voice),
+            speech.cache or str(self._folder / "tts"),
+            endpoint=self._settings.s3.endpoint,
+        )
 
     def pipeline(self) -> Pipeline:
         """The stages on these adapters."""
         settings = self._settings
-        ports = Ports(self.source, self.transcriber, self.conversations, RuleResponder(), self.messenger)
+        ports = Ports(
+            self.source,
+            self.transcriber,
+            self.conversations,
+            RuleResponder(),
+            self.messenger,
+            self.synthesizer,
+        )
         limits = Limits(
             transcribe=settings.audio.concurrency,
             transcribe_timeout=settings.audio.timeout
@@ -72,7 +90,7 @@ class Adapters:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataFolderUnusable(f"cannot keep data in {self._folder}: {error.strerror}") from error
-        async with self.source, self.conversations:
+        async with self.source, self.conversations, self.synthesizer or nullcontext():
             yield
 
 

@@ -52,7 +52,9 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                 queue="audio",
                 name="process-conversation",
                 payload=ProcessConversation,
-                handler=ConversationHandler(ports.conversations, ports.responder, limits.conversation_context),
+                handler=ConversationHandler(
+                    ports.conversations, ports.responder, limits.conversation_context, ports.synthesizer
+                ),
                 concurrency=limits.conversation,
                 tenant_limit=limits.of_tenant(limits.conversation),
                 prefetch=limits.conversation,
