@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import tempfile
 from asyncio.subprocess import PIPE, Process
 
 from pipeline import RiachoError
@@ -50,16 +51,10 @@ class SpeechProgram:
         be started. Cancelled, it kills the program.
         """
         async with self._turns:
-            process = await asyncio.create_subprocess_exec(
-                *(self.name, *ARGUMENTS[self.name], self.voice),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                start_new_session=True,  # so that whatever it starts is killed with it
-            )
+            process = await self._started(line)
             try:
-                audio, log = await _talk(process, line)
-            except asyncio.CancelledError:
+                audio, log = await _output(process)
+            except BaseException:
                 _kill(process)
                 await process.communicate()
                 raise
@@ -74,12 +69,24 @@ class SpeechProgram:
             )
         return audio
 
+    async def _started(self, line: str) -> Process:
+        with (
+            tempfile.TemporaryFile() as text
+        ):  # no pipe: one that the program closes unread is an error of its own
+            text.write(line.encode())
+            text.seek(0)
+            return await asyncio.create_subprocess_exec(
+                *(self.name, *ARGUMENTS[self.name], self.voice),
+                stdin=text,
+                stdout=PIPE,
+                stderr=PIPE,
+                start_new_session=True,  # so that whatever it starts is killed with it
+            )
 
-async def _talk(process: Process, line: str) -> tuple[bytes, bytes]:
-    """All it says, on stdout and stderr; a little more than the limit where it says more."""
-    assert process.stdin and process.stdout and process.stderr  # noqa: PT018, S101 - pipes, as asked for
-    process.stdin.write(line.encode())
-    process.stdin.close()
+
+async def _output(process: Process) -> tuple[bytes, bytes]:
+    """All it writes on stdout and stderr, or a little more than the limits; it has ended then."""
+    assert process.stdout and process.stderr  # noqa: PT018, S101 - pipes, as asked for
     audio, log, _ = await asyncio.gather(
         _read(process, process.stdout, AUDIO_LIMIT), _read(process, process.stderr, LOG_LIMIT), process.wait()
     )
