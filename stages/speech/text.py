@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")  # Markdown's: its text is spoken
-URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+URL = re.compile(r"(?:https?://|www\.)\S*", re.IGNORECASE)
 # Bold, italic, struck out (Markdown's and WhatsApp's), and brackets: espeak-ng takes [[…]] for phonemes.
 MARKS = re.compile(r"[*_~\[\]]")
 LINE_START = re.compile(r"^(?:[-+>#•]+\s+)+")  # lists, quotations, headings
