@@ -28,9 +28,10 @@ class CachedSynthesizer:
     """The Synthesizer port. A context manager: entering raises SpeechUnavailable where nothing can be spoken.
 
     A voice note is kept as ab/cd/abcd….ogg in a folder or below `s3://bucket/prefix`, named by the SHA-256 of
-    program, voice and text; `endpoint` is that of an S3-compatible server that is not AWS. It was last modified
-    when it was made: using it refreshes nothing, so pruning by age takes what is said every day, too, and it is
-    made again. `timeout` is in seconds.
+    program, voice and text. It was last modified when it was made: using it refreshes nothing, so pruning by age
+    takes what is said every day, too, and it is made again. `endpoint` is that of an S3-compatible server that is
+    not AWS; the credentials have to allow listing, or a note that is missing reads as forbidden. `timeout` is in
+    seconds, for all of it.
     """
 
     def __init__(self, program: SpeechProgram, cache: str, *, endpoint: str = "", timeout: float = 10.0) -> None:
@@ -58,7 +59,7 @@ class CachedSynthesizer:
         line = speakable(text)
         if not 0 < len(line) <= TEXT_LIMIT:
             raise SpeechUnavailable(
-                f"of this text {len(line):,} characters would be spoken, not 1 to {TEXT_LIMIT:,}"
+                f"{len(line):,} characters of this text could be spoken, not 1 to {TEXT_LIMIT:,}"
             )
         key = self._key(line)
         if key not in self._under_way:

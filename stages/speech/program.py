@@ -59,24 +59,20 @@ class SpeechProgram:
                 await process.communicate()
                 raise
         if len(audio) > AUDIO_LIMIT or len(log) > LOG_LIMIT:
-            raise SpeechUnavailable(
-                f"{self.name} wrote more than {AUDIO_LIMIT:,} bytes, or {LOG_LIMIT:,} of errors"
-            )
+            raise SpeechUnavailable(f"{self.name} wrote over {AUDIO_LIMIT:,} bytes, or {LOG_LIMIT:,} of errors")
         if process.returncode:
-            said = log.decode(errors="replace").strip()[-200:]
-            raise SpeechUnavailable(
-                f"{self.name} ended with {process.returncode}: {said or 'it does not say why'}"
-            )
+            reason = log.decode(errors="replace").strip()[-200:] or "it does not say why"
+            raise SpeechUnavailable(f"{self.name} ended with {process.returncode}: {reason}")
         return audio
 
     async def _started(self, line: str) -> Process:
-        with (
-            tempfile.TemporaryFile() as text
-        ):  # no pipe: one that the program closes unread is an error of its own
+        with tempfile.TemporaryFile() as text:  # a pipe that is closed unread would be an error of its own
             text.write(line.encode())
             text.seek(0)
             return await asyncio.create_subprocess_exec(
-                *(self.name, *ARGUMENTS[self.name], self.voice),
+                self.name,
+                *ARGUMENTS[self.name],
+                self.voice,
                 stdin=text,
                 stdout=PIPE,
                 stderr=PIPE,
