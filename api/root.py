@@ -21,6 +21,8 @@ from stages.conversation.rules import RuleResponder
 from stages.conversation.store import ConversationStore, messages
 from stages.notification.outbox import Outbox
 from stages.ports import Ports
+from stages.speech.cache import CachedSynthesizer
+from stages.speech.program import SpeechProgram
 from stages.store import Database, sqlite_file
 
 log = logging.getLogger(__name__)
@@ -58,11 +60,22 @@ class Adapters:
         self.conversations = ConversationStore(self.database)
         self.responder = _responder(settings.responder)
         self.messenger = Outbox(self._folder / "outbox.jsonl")
+        self.synthesizer = self._synthesizer() if settings.speech.engine != "off" else None
+
+    def _synthesizer(self) -> CachedSynthesizer:
+        speech = self._settings.speech
+        return CachedSynthesizer(
+            SpeechProgram(speech.engine, speech.voice),
+            speech.cache or str(self._folder / "tts"),
+            endpoint=self._settings.s3.endpoint,
+        )
 
     def pipeline(self) -> Pipeline:
         """The stages on these adapters."""
         settings = self._settings
-        ports = Ports(self.source, self.transcriber, self.conversations, self.responder, self.messenger)
+        ports = Ports(
+            self.source, self.transcriber, self.conversations, self.responder, self.messenger, self.synthesizer
+        )
         responder = settings.responder
         asking = 0.0 if responder.kind == "rules" else longest(responder.timeout, responder.attempts)
         limits = Limits(
@@ -88,7 +101,7 @@ class Adapters:
         except OSError as error:
             raise DataFolderUnusable(f"cannot keep data in {self._folder}: {error.strerror}") from error
         responder = self.responder if isinstance(self.responder, LanguageModel) else nullcontext()
-        async with self.source, self.database, responder:
+        async with self.source, self.database, responder, self.synthesizer or nullcontext():
             yield
 
 

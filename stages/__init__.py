@@ -64,6 +64,7 @@ def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
                     ports.responder,
                     limits.conversation_context,
                     limits.conversation_patience,
+                    ports.synthesizer,
                 ),
                 concurrency=limits.conversation,
                 tenant_limit=limits.of_tenant(limits.conversation),

@@ -39,8 +39,13 @@ class ProcessConversation(msgspec.Struct, frozen=True):
     voice: bool = False
 
 
-class SendClient(msgspec.Struct, frozen=True):
-    """Send a text to a customer. WhatsApp takes 4096 characters."""
+class SendClient(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Send a text to a customer. WhatsApp takes 4096 characters.
+
+    `audio` is the address of a voice note that says it, as a Synthesizer gives it. Jobs come over HTTP as well, so
+    a sender opens nothing that does not lie below the cache of speech, and sends the text alone where it is gone.
+    """
 
     to: ShortText
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    audio: ShortText | None = None

@@ -121,9 +121,19 @@ class Responder(Protocol):
         """An answer to the last message of a history that is not empty."""
 
 
+class Synthesizer(Protocol):
+    async def speak(self, text: str) -> str:
+        """The address of an ogg/opus voice note that says a text: a file's path, or `s3://bucket/key`.
+
+        Returns or raises within a bounded time; a reply is worth sending without it.
+        """
+
+
 class Messenger(Protocol):
-    async def send(self, *, job_id: str, tenant: str, to: str, text: str, redelivered: bool) -> str:
-        """Send a text; returns the channel's id for it.
+    async def send(
+        self, *, job_id: str, tenant: str, to: str, text: str, redelivered: bool, audio: str | None = None
+    ) -> str:
+        """Send a text, spoken where there is `audio` (see SendClient); returns the channel's id for it.
 
         The same job may come again (`redelivered`) after a crash between sending and settling.
         """
@@ -137,3 +147,4 @@ class Ports(msgspec.Struct, frozen=True):
     conversations: Conversations
     responder: Responder
     messenger: Messenger
+    synthesizer: Synthesizer | None = None  # None: replies are not spoken

@@ -1,15 +1,20 @@
 """The stage `audio.process-conversation`."""
 
+import logging
+
 from pipeline import Context, Done, RetryLater
 from pipeline.message import now_ms
 from stages.jobs import ProcessConversation, SendClient
-from stages.ports import REPLY, Conversations, Message, Responder
+from stages.ports import REPLY, Conversations, Message, Responder, Synthesizer
+
+log = logging.getLogger(__name__)
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds
 
 
 class ConversationHandler:
-    """Keep the customer's message, wait for its turn, find an answer, keep that, and have it sent.
+    """Keep the customer's message, wait for its turn, find an answer, keep that, and have it sent: spoken, too,
+    where they spoke.
 
     It is a message's turn when the earlier ones of its chat that are known have been answered, or were sent more
     than `patience` seconds ago, or it has itself waited that long. Coming a second time changes nothing: message
@@ -17,19 +22,26 @@ class ConversationHandler:
     """
 
     def __init__(
-        self, conversations: Conversations, responder: Responder, context: int, patience: float = 0.0
+        self,
+        conversations: Conversations,
+        responder: Responder,
+        context: int,
+        patience: float = 0.0,
+        synthesizer: Synthesizer | None = None,
     ) -> None:
         self._conversations = conversations
         self._responder = responder
         self._context = context
         self._patience = patience
+        self._synthesizer = synthesizer
 
     async def __call__(self, ctx: Context, job: ProcessConversation) -> Done:
         asked = Message.incoming(ctx.tenant, job.message, job.text, voice=job.voice)
         reply = await self._conversations.find(asked.tenant, asked.chat, REPLY + asked.id)
         if reply is None:
             reply = await self._answer(asked, waited=(now_ms() - ctx.enqueued_ms) / 1000)
-        forward = ctx.forward("send-client", SendClient(to=asked.chat, text=reply.text))
+        audio = await self._spoken(reply.text) if job.voice else None
+        forward = ctx.forward("send-client", SendClient(to=asked.chat, text=reply.text, audio=audio))
         return Done({"reply": reply.text}, forward=(forward,))
 
     async def _answer(self, asked: Message, waited: float) -> Message:
@@ -53,3 +65,12 @@ class ConversationHandler:
             pause = min(max(waited / 4, SHORTEST_PAUSE), LONGEST_PAUSE)
             raise RetryLater(pause, "an earlier message of the chat is still to be answered")
         return [message.id for message in waiting if message.order >= asked.order]
+
+    async def _spoken(self, text: str) -> str | None:
+        if self._synthesizer is None:
+            return None
+        try:
+            return await self._synthesizer.speak(text)
+        except Exception as error:  # noqa: BLE001 - nothing that befalls speech is worth the reply
+            log.warning("a reply goes out as text alone: %s", error)
+            return None

@@ -18,5 +18,6 @@ class ClientHandler:
             to=job.to,
             text=job.text,
             redelivered=ctx.attempt > 1,
+            audio=job.audio,
         )
         return {"messageId": message_id}

@@ -11,7 +11,7 @@ import msgspec
 from pipeline.message import now_ms
 
 
-class Sent(msgspec.Struct, rename="camel"):
+class Sent(msgspec.Struct, rename="camel", omit_defaults=True):
     """A line of the outbox."""
 
     job_id: str
@@ -19,6 +19,7 @@ class Sent(msgspec.Struct, rename="camel"):
     to: str
     text: str
     sent_ms: int
+    audio: str | None = None
 
 
 class Outbox:
@@ -30,9 +31,11 @@ class Outbox:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def send(self, *, job_id: str, tenant: str, to: str, text: str, redelivered: bool) -> str:
+    async def send(
+        self, *, job_id: str, tenant: str, to: str, text: str, redelivered: bool, audio: str | None = None
+    ) -> str:
         """See the port."""
-        sent = Sent(job_id, tenant, to, text, now_ms())
+        sent = Sent(job_id, tenant, to, text, now_ms(), audio)
         await asyncio.to_thread(self._append, sent, redelivered)
         return f"outbox:{job_id}"
 

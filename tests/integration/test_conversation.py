@@ -1,13 +1,14 @@
 """The conversation stage on a real database: what it keeps, and what coming again changes."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from pipeline import Context, Done, Job, RetryLater
+from pipeline import Context, Done, Job, RetryLater, RiachoError
 from pipeline.message import Delivery, now_ms, seal, unseal
 from stages.conversation import process
 from stages.conversation.process import ConversationHandler
@@ -37,9 +38,21 @@ async def store(tmp_path: Path) -> AsyncIterator[ConversationStore]:
         yield store
 
 
-def asked(text: str, number: int) -> ProcessConversation:
+class Speaking:
+    """A Synthesizer that fails with `error` where there is one."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    async def speak(self, text: str) -> str:
+        if self.error:
+            raise self.error
+        return f"/tts/{text}.ogg"
+
+
+def asked(text: str, number: int, *, voice: bool = False) -> ProcessConversation:
     said = Incoming(chat="5511987654321", id=f"wamid.{number}", sent_ms=number)
-    return ProcessConversation(message=said, text=text)
+    return ProcessConversation(message=said, text=text, voice=voice)
 
 
 async def no_report(*_: object) -> bool:
@@ -98,3 +111,27 @@ async def test_a_reply_draws_on_what_was_said_before_and_no_more_than_it_should(
     assert responder.histories[1][-1] == "two"
     assert "one" in responder.histories[1]
     assert len(responder.histories[2]) <= 3
+
+
+def forwarded(done: Done) -> dict[str, str]:
+    (forward,) = done.forward
+    payload: dict[str, str] = msgspec.to_builtins(forward.payload)
+    return payload
+
+
+async def test_a_voice_note_is_answered_with_one_and_a_text_is_not(store: ConversationStore) -> None:
+    handler = ConversationHandler(store, Counting(), 10, 0, Speaking())
+    sent = {"to": "5511987654321", "text": "answer 1", "audio": "/tts/answer 1.ogg"}
+    assert forwarded(await work(handler, asked("Olá", 1, voice=True))) == sent
+    assert forwarded(await work(handler, asked("Olá", 1, voice=True), attempt=2)) == sent
+    assert "audio" not in forwarded(await work(handler, asked("Olá", 2)))
+
+
+@pytest.mark.parametrize("error", [RiachoError("no voice"), TimeoutError("no voice"), KeyError("no voice")])
+async def test_a_reply_that_cannot_be_spoken_goes_out_as_text(
+    store: ConversationStore, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    done = await work(ConversationHandler(store, Counting(), 10, 0, Speaking(error)), asked("Olá", 1, voice=True))
+    assert forwarded(done) == {"to": "5511987654321", "text": "answer 1"}
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "no voice" in record.getMessage()

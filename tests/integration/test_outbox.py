@@ -63,6 +63,14 @@ async def test_a_message_is_one_line_that_says_everything(path: Path) -> None:
     assert sent.sent_ms > 1_700_000_000_000
 
 
+async def test_a_spoken_message_says_where_its_voice_note_is(path: Path) -> None:
+    await Outbox(path).send(
+        job_id="1", tenant="shop", to="chat", text="olá", redelivered=False, audio="/tts/a.ogg"
+    )
+    (sent,) = lines(path)
+    assert sent.audio == "/tts/a.ogg"
+
+
 async def test_a_redelivered_job_is_written_once(path: Path) -> None:
     outbox = Outbox(path)
     await send(outbox, "1")

@@ -1,0 +1,1 @@
+"""Spoken replies: text made speakable, spoken by a program of the machine's, kept as a voice note."""

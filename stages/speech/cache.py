@@ -1,0 +1,117 @@
+"""The Synthesizer: what was spoken once is kept, in a folder or an object store."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, S3Store
+
+from stages.speech.opus import voice_note
+from stages.speech.program import SpeechProgram, SpeechUnavailable
+from stages.speech.text import speakable
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
+TEXT_LIMIT = 1_000  # characters: a good minute
+DURATION_LIMIT = 300.0  # seconds
+
+
+class CachedSynthesizer:
+    """The Synthesizer port. A context manager: entering raises SpeechUnavailable where nothing can be spoken.
+
+    A voice note is kept as ab/cd/abcd….ogg in a folder or below `s3://bucket/prefix`, named by the SHA-256 of
+    program, voice and text. It was last modified when it was made: using it refreshes nothing, so pruning by age
+    takes what is said every day, too, and it is made again. `endpoint` is that of an S3-compatible server that is
+    not AWS; the credentials have to allow listing, or a note that is missing reads as forbidden. `timeout` is in
+    seconds, for all of it.
+    """
+
+    def __init__(self, program: SpeechProgram, cache: str, *, endpoint: str = "", timeout: float = 10.0) -> None:
+        self._program, self._endpoint, self._timeout = program, endpoint, timeout
+        self._in_s3 = cache.startswith("s3://")
+        self._place = cache.rstrip("/") if self._in_s3 else str(Path(cache).expanduser().resolve())
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> Self:
+        with self._place_named():
+            self._store = self._opened()
+        await self._program.prepare()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        left = list(self._under_way.values())
+        for making in left:
+            making.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def speak(self, text: str) -> str:
+        """See the port. A text asked for while it is being spoken is spoken once, whoever stops waiting for it."""
+        line = speakable(text)
+        if not 0 < len(line) <= TEXT_LIMIT:
+            raise SpeechUnavailable(
+                f"{len(line):,} characters of this text could be spoken, not 1 to {TEXT_LIMIT:,}"
+            )
+        key = self._key(line)
+        if key not in self._under_way:
+            self._under_way[key] = asyncio.create_task(self._make(key, line))
+            self._under_way[key].add_done_callback(lambda _: self._under_way.pop(key))
+        await asyncio.shield(self._under_way[key])
+        return f"{self._place}/{key}"
+
+    def _key(self, line: str) -> str:
+        named = msgspec.json.encode((self._program.name, self._program.voice, line))
+        digest = hashlib.sha256(named).hexdigest()
+        return f"{digest[:2]}/{digest[2:4]}/{digest}.ogg"
+
+    async def _make(self, key: str, line: str) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                if not await self._has(key):
+                    audio = await self._program.say(line)
+                    note = await asyncio.to_thread(voice_note, audio, DURATION_LIMIT)
+                    with self._place_named():
+                        await obstore.put_async(self._store, key, note)  # whole or not at all
+        except TimeoutError:
+            raise SpeechUnavailable(f"speaking took longer than {self._timeout:g} s") from None
+
+    async def _has(self, key: str) -> bool:
+        with self._place_named():
+            try:
+                found = await obstore.head_async(self._store, key)
+            except FileNotFoundError:
+                return False
+        return found["size"] > 0  # a machine that loses its power may leave an empty file
+
+    def _opened(self) -> LocalStore | S3Store:
+        """Nothing is asked of an object store yet."""
+        if not self._in_s3:
+            return LocalStore(self._place, mkdir=True)
+        bucket, _, prefix = self._place.removeprefix("s3://").partition("/")
+        config: S3Config = {"endpoint": self._endpoint} if self._endpoint else {}
+        return S3Store(
+            bucket,
+            prefix=prefix or None,
+            config=config,
+            client_options={"allow_http": True},  # where the endpoint says so: the setting, or AWS_ENDPOINT_URL
+            retry_config={"max_retries": 2},
+        )
+
+    @contextmanager
+    def _place_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, BaseError) as error:  # its first line says what, the others how it came about
+            reason = str(error).partition("\n")[0]
+            raise SpeechUnavailable(
+                f"cannot keep speech in {self._place} ({reason}); see the settings speech.cache and s3.endpoint"
+            ) from error
