@@ -124,8 +124,7 @@ def sharing_cores(settings: Settings, count: int) -> Settings:
     """Settings for one of `count` workers: each alone would take all cores for its transcriptions."""
     if settings.audio.threads:
         return settings
-    at_once = settings.audio.concurrency * count
-    return replaced(settings, audio={"threads": max(1, (os.cpu_count() or 1) // at_once)})
+    return replaced(settings, audio={"threads": max(1, (os.cpu_count() or 1) // count)})
 
 
 def _chosen(pipeline: Pipeline, names: Sequence[str]) -> list[Stage]:

@@ -1,19 +1,24 @@
 """Voice notes in batches beside the same notes one by one: how much audio a second, how well, at what latency.
 
-One by one is faster-whisper as its own documentation uses it, on the same model in the same process: the same
-threads, compute type and beam. Both start from the files' bytes.
+One by one is faster-whisper as its own documentation uses it, in a process of its own on every core: the same
+weights, compute type and beam. Both start from the files' bytes.
 """
 
 import asyncio
+import functools
 import io
 import itertools
+import multiprocessing
+import os
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 
@@ -21,13 +26,14 @@ from api.root import Adapters, connector, speech_model, transcriber
 from benchmarks.notes import FOLDER, VoiceNote, voice_notes, word_error_rate
 from benchmarks.report import Report
 from config import Secret, Settings, load, replaced
+from config.settings import Audio
 from pipeline import Broker, Job, Pipeline, Worker
 from pipeline.embedded import EmbeddedServer
 from stages.audio.model import CLIP
 from stages.audio.transcribe import TranscribeHandler
+from stages.audio.weights import locate
 from stages.audio.whisper import WhisperTranscriber
 from stages.jobs import Transcribe
-from stages.ports import Transcript
 
 LATE = 600.0  # seconds after which a job is not waited for any longer
 CAVEATS = [
@@ -36,48 +42,77 @@ CAVEATS = [
 ]
 
 
-class Bench:
-    """The model of these settings, heard both ways."""
+class OneByOne:
+    """faster-whisper in a process of its own, on every core. A context manager."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._speech = speech_model(settings.audio)
-        self.batched = transcriber(settings.audio, self._speech)
+    def __init__(self, like: "Together", settings: Audio) -> None:
+        model = like.model.whisper().model
+        folder = locate(settings.model, settings.cache)
+        made_of = folder, model.device, model.compute_type, settings.beam_size
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _load, made_of)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    async def hear_all(self, notes: Sequence[VoiceNote]) -> list[str]:
+        return [await self.hear(note) for note in notes]
+
+    async def hear(self, note: VoiceNote) -> str:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _hear, note)
+
+    def peak_mb(self) -> float:
+        return self._pool.submit(_peak_mb).result()
+
+
+_transcribe: Any = None  # in the process of OneByOne
+
+
+def _load(folder: str, device: str, compute_type: str, beam_size: int) -> None:
+    from faster_whisper import WhisperModel  # noqa: PLC0415 - this process alone needs it
+
+    global _transcribe  # noqa: PLW0603
+    model = WhisperModel(folder, device=device, compute_type=compute_type, cpu_threads=os.cpu_count() or 1)
+    _transcribe = functools.partial(model.transcribe, beam_size=beam_size)
+
+
+def _hear(note: VoiceNote) -> str:
+    segments, _ = _transcribe(io.BytesIO(note.audio), language=note.language)
+    return " ".join(segment.text.strip() for segment in segments)
+
+
+class Together:
+    """Riacho's transcriber, as a worker has it."""
+
+    def __init__(self, settings: Audio) -> None:
+        self.model = speech_model(settings)
+        self._in_hand = asyncio.Semaphore(settings.concurrency)
+        self.transcriber = transcriber(settings, self.model)
 
     async def prepare(self) -> None:
-        await self.batched.prepare()
+        await self.transcriber.prepare()
 
     @property
     def device(self) -> str:
-        return self._speech.device
+        return self.model.device
 
-    def hear_alone(self, note: VoiceNote) -> str:
-        """As whoever has faster-whisper alone would."""
-        segments, _ = self._speech.whisper().transcribe(
-            io.BytesIO(note.audio), language=note.language, beam_size=self._settings.audio.beam_size
-        )
-        return " ".join(segment.text.strip() for segment in segments)
+    async def hear_all(self, notes: Sequence[VoiceNote]) -> list[str]:
+        return await asyncio.gather(*map(self.hear, notes))
 
-    async def hear_one_by_one(self, notes: Sequence[VoiceNote]) -> list[str]:
-        return [await asyncio.to_thread(self.hear_alone, note) for note in notes]
+    async def hear(self, note: VoiceNote) -> str:
+        async with self._in_hand:
+            heard = await self.transcriber.transcribe(note.audio, note.language, report=_unreported)
+            return heard.text
 
-    async def hear_together(self, notes: Sequence[VoiceNote]) -> list[str]:
-        """As a worker does that has `audio.concurrency` of them in hand."""
-        in_hand = asyncio.Semaphore(self._settings.audio.concurrency)
-
-        async def hear(note: VoiceNote) -> str:
-            async with in_hand:
-                return (await self.hear(note)).text
-
-        return await asyncio.gather(*map(hear, notes))
-
-    async def hear(self, note: VoiceNote) -> Transcript:
-        return await self.batched.transcribe(note.audio, note.language, report=_unreported)
+    def peak_mb(self) -> float:
+        return _peak_mb()
 
 
 async def measure(*, batch: int, rounds: int, seconds: float, model: str, device: str) -> Report:
     """All phases, one after the other, on a server and a model of our own."""
-    audio = {"model": model, "device": device, "batch_size": batch, "concurrency": 2 * batch}
+    audio = {"model": model, "device": device, "batch_size": batch, "concurrency": 4 * batch}
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
         settings = replaced(
             load(environ={}),
@@ -85,57 +120,53 @@ async def measure(*, batch: int, rounds: int, seconds: float, model: str, device
             data={"folder": Path(folder)},
             audio=audio | {"roots": [FOLDER]},
         )
-        bench = Bench(settings)
-        await bench.prepare()
+        together = Together(settings.audio)
+        await together.prepare()
         notes = [note for note in voice_notes() if note.seconds <= CLIP]
         random.Random(1).shuffle(notes)  # noqa: S311 - an order that is no language's and no length's
-        figures = await _compare(bench, notes, rounds)
-        figures |= await _on_an_idle_system(bench, notes)
+        with OneByOne(together, settings.audio) as single:
+            await single.hear(notes[0])  # loads the model
+            figures = await _compare(single, together, notes, rounds)
+            figures |= await _on_an_idle_system(single, together, notes)
         rate = 2 * len(notes) / figures["single_seconds"]
-        figures |= await _arriving(settings, bench.batched, notes, rate, seconds)
+        figures |= await _arriving(settings, together.transcriber, notes, rate, seconds)
     knobs: dict[str, float | str] = {"batch": batch, "rounds": rounds, "notes": len(notes)}
-    knobs |= {"audio_seconds": sum(note.seconds for note in notes), "model": model, "device": bench.device}
+    knobs |= {"audio_seconds": sum(note.seconds for note in notes), "model": model, "device": together.device}
     return Report("transcribe", knobs, figures, CAVEATS)
 
 
-async def _compare(bench: Bench, notes: Sequence[VoiceNote], rounds: int) -> dict[str, float]:
-    """Both ways in turns; medians of the rounds."""
-    audio_seconds = sum(note.seconds for note in notes)
-    spent: dict[str, list[float]] = {"single": [], "batched": []}
-    peaks: dict[str, float] = {}
+async def _compare(
+    single: OneByOne, together: Together, notes: Sequence[VoiceNote], rounds: int
+) -> dict[str, float]:
+    """Both in turns; medians of the rounds."""
+    entrants: dict[str, OneByOne | Together] = {"single": single, "batched": together}
+    spent: dict[str, list[float]] = {name: [] for name in entrants}
     texts: dict[str, list[str]] = {}
     for _ in range(rounds):
-        for name, hear in (("single", bench.hear_one_by_one), ("batched", bench.hear_together)):
-            _forget_peak()
+        for name, entrant in entrants.items():
             started = time.perf_counter()
-            texts[name] = await hear(notes)
+            texts[name] = await entrant.hear_all(notes)
             spent[name].append(time.perf_counter() - started)
-            peaks[name] = max(_peak_mb(), peaks.get(name, 0.0))
     seconds = {name: statistics.median(values) for name, values in spent.items()}
     figures = {"batched_vs_single": seconds["single"] / seconds["batched"]}
-    for name in spent:
-        figures[f"{name}_audio_seconds_per_second"] = audio_seconds / seconds[name]
+    for name, entrant in entrants.items():
         pairs = [(note.words, text) for note, text in zip(notes, texts[name], strict=True)]
+        figures[f"{name}_seconds"] = seconds[name]
+        figures[f"{name}_audio_seconds_per_second"] = sum(note.seconds for note in notes) / seconds[name]
         figures[f"{name}_word_error_rate"] = word_error_rate(pairs)
-        figures[f"{name}_peak_memory_mb"] = peaks[name]
-    return figures | {"single_seconds": seconds["single"], "batched_seconds": seconds["batched"]}
+        figures[f"{name}_peak_memory_mb"] = entrant.peak_mb()
+    return figures
 
 
-async def _on_an_idle_system(bench: Bench, notes: Sequence[VoiceNote]) -> dict[str, float]:
-    """How long one note takes while nothing else is to do."""
-    typical = sorted(notes, key=lambda note: note.seconds)[len(notes) // 4 :: 3][:6]
-    single, batched = [], []
-    for note in typical:
-        started = time.perf_counter()
-        await asyncio.to_thread(bench.hear_alone, note)
-        between = time.perf_counter()
-        await bench.hear(note)
-        single.append(between - started)
-        batched.append(time.perf_counter() - between)
-    return {
-        "idle_single_ms": statistics.median(single) * 1000,
-        "idle_batched_ms": statistics.median(batched) * 1000,
-    }
+async def _on_an_idle_system(single: OneByOne, together: Together, notes: Sequence[VoiceNote]) -> dict[str, float]:
+    """How long one note takes while nothing else is to do; medians over notes of middling length."""
+    spent: dict[str, list[float]] = {"idle_single_ms": [], "idle_batched_ms": []}
+    for note in sorted(notes, key=lambda note: note.seconds)[len(notes) // 3 : len(notes) * 2 // 3]:
+        for name, hear in zip(spent, (single.hear, together.hear), strict=True):
+            started = time.perf_counter()
+            await hear(note)
+            spent[name].append((time.perf_counter() - started) * 1000)
+    return {name: statistics.median(values) for name, values in spent.items()}
 
 
 async def _arriving(
@@ -187,11 +218,6 @@ async def _working(settings: Settings, hearing: WhisperTranscriber) -> AsyncIter
 
 async def _unreported(percent: int, doing: str) -> None:
     """Nobody wants to know."""
-
-
-def _forget_peak() -> None:
-    with suppress(OSError):  # where it may not be, the peak is the process's so far
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_mb() -> float:

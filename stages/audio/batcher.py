@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice, zip_longest
+from contextlib import suppress
+from itertools import chain, zip_longest
 from typing import Any, Protocol
 
 from stages.audio.model import Clip, Heard
@@ -27,7 +28,7 @@ class Model(Protocol):
 
 
 class Note:
-    """A note in line for the model: its clips, which of them are still to be heard, and which of these alone.
+    """A note in line for the model: its clips, those that still wait for a call, and those to be heard alone.
 
     `language` is None until it is detected. The model may take `allowed` seconds for the note, counted from the
     first call it is in; `took` says how long it did.
@@ -39,8 +40,9 @@ class Note:
         self.vocabulary = vocabulary
         self.allowed, self.took = allowed, 0.0
         self.started: float | None = None  # on the loop's clock
-        self.left = list(range(len(clips)))
+        self.waiting = list(range(len(clips)))
         self.alone: set[int] = set()
+        self.detecting = False
         self.error: Exception | None = None
         self.changed = asyncio.Event()
         self.stop = threading.Event()
@@ -56,49 +58,55 @@ class Note:
 
     @property
     def ended(self) -> bool:
-        return self.error is not None or not self.left
+        return self.error is not None or len(self._heard) == len(self.clips)
 
-    def take(self, index: int, segments: tuple[Segment, ...]) -> None:
-        """A clip is heard."""
-        self._heard[index] = segments
-        self.left.remove(index)
+    @property
+    def ready(self) -> bool:
+        """A call may take some of it."""
+        return bool(self.waiting) and not self.detecting
 
-    def fitting(self, first: "Note") -> list[int]:
-        """Which clips may be in a call with the next clip of the note that is first in line."""
-        if (self.language, self.vocabulary) != (first.language, first.vocabulary):
-            return []
-        window = first.clips[first.left[0]].window
-        together = [index for index in self.left if index not in self.alone]
-        return [index for index in together if self.clips[index].window == window]
+    def take(self, index: int, heard: Heard) -> None:
+        """What a call heard in a clip; where that is doubtful, the clip is to be heard alone."""
+        if heard.doubtful:
+            self.again(index)
+        else:
+            self._heard[index] = heard.segments
+
+    def again(self, index: int) -> None:
+        """Have a clip heard alone."""
+        self.alone.add(index)
+        self.waiting.insert(0, index)
 
 
 Pick = tuple[Note, int]
 
 
 class Batcher:
-    """Hears up to `size` clips a model call.
+    """Hears up to `size` clips a model call, in `calls` calls at a time.
 
-    While a call runs, notes gather for the next one: a busy model always has full calls, and nobody waits for
-    others to come, save `wait` seconds when the model was at rest. A note that is not through after a call goes to
-    the end of the line, so that a long one does not hold up short ones. A clip that comes out doubtful is heard
-    again alone, and so are all clips of a call that fails: no note fails for its neighbours.
+    While calls run, notes gather for the next one: a busy model always has full calls, and nobody waits for others
+    to come, save `wait` seconds when there was no call to wait for. A note goes to the end of the line whenever a
+    call takes of it, so that a long one does not hold up short ones. A clip that comes out doubtful is heard again
+    alone, and so are all clips of a call that fails: no note fails for its neighbours.
     """
 
-    def __init__(self, model: Model, *, size: int, wait: float) -> None:
+    def __init__(self, model: Model, *, size: int, wait: float, calls: int = 1) -> None:
         self._model = model
-        self._size, self._wait = size, wait
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="whisper")
+        self._size, self._wait, self._calls = size, wait, calls
+        self._threads = ThreadPoolExecutor(calls, thread_name_prefix="whisper")
         self._line: list[Note] = []
         self._full = asyncio.Event()
-        self._working: asyncio.Task[None] | None = None
+        self._callers: set[asyncio.Task[None]] = set()
 
     async def hear(self, note: Note, report: Report) -> None:
         """Have all clips of a note heard, saying how far it has come. Raises what keeps it from being heard."""
         self._line.append(note)
         if len(self._line) >= self._size:
             self._full.set()
-        if self._working is None:
-            self._working = asyncio.create_task(self._work())
+        if len(self._callers) < self._calls:
+            caller = asyncio.create_task(self._call_on())
+            self._callers.add(caller)
+            caller.add_done_callback(self._callers.discard)
         try:
             while not note.ended:
                 await note.changed.wait()
@@ -106,33 +114,32 @@ class Batcher:
                 await report(note.percent, "transcribing")
         finally:
             note.stop.set()
-            self._leave(note)
+            self._line.remove(note)
         if note.error:
             raise note.error
 
-    async def _work(self) -> None:
-        """Call the model until nobody is in line."""
-        try:
-            await self._gather()
-            while self._line:
-                picks = chosen(self._line, self._size)
-                self._begin(picks)
-                await self._call(picks)
-                self._end(picks)
-        finally:
-            self._working = None
-
-    async def _gather(self) -> None:
+    async def _call_on(self) -> None:
+        """Call the model for as long as somebody waits for a call."""
         self._full.clear()
-        if len(self._line) < self._size:
-            await asyncio.wait([asyncio.ensure_future(self._full.wait())], timeout=self._wait)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._full.wait(), self._wait)
+        while ready := [note for note in self._line if note.ready]:
+            picks = chosen(ready, self._size)
+            self._begin(picks)
+            await self._call(picks)
+            self._end(picks)
 
     def _begin(self, picks: Sequence[Pick]) -> None:
         now = asyncio.get_running_loop().time()
-        for note, _ in picks:
+        for note, index in picks:
+            note.waiting.remove(index)
+            note.detecting = note.language is None
             if note.started is None:
                 note.started = now
                 note.changed.set()
+        for note in _notes(picks):
+            self._line.remove(note)
+            self._line.append(note)
 
     async def _call(self, picks: Sequence[Pick]) -> None:
         """One call of the model for clips that go together."""
@@ -140,53 +147,60 @@ class Batcher:
         clips = [of.clips[at] for of, at in picks]
         try:
             if note.language is None:
-                for (of, _), found in zip(picks, await self._blocking(self._model.detect, clips), strict=True):
+                languages = await self._blocking(self._model.detect, clips)
+                for (of, at), found in zip(picks, languages, strict=True):
                     of.language, of.probability = found
+                    of.waiting.insert(0, at)
             elif index in note.alone:
                 asked = clips[0], note.language, note.vocabulary, note.stop
-                note.take(index, await self._blocking(self._model.hear_alone, *asked))
+                note.take(index, Heard(await self._blocking(self._model.hear_alone, *asked)))
             else:
                 heard = await self._blocking(self._model.hear, clips, note.language, note.vocabulary)
                 for (of, at), one in zip(picks, heard, strict=True):
-                    of.alone.add(at) if one.doubtful else of.take(at, one.segments)
+                    of.take(at, one)
         except Exception as error:  # noqa: BLE001 - whatever it is, it may be one clip's fault
             self._failed(picks, error)
 
     async def _blocking(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
     def _failed(self, picks: Sequence[Pick], error: Exception) -> None:
+        log.warning("a call of the model for %d clips failed: %s", len(picks), error)
         for note, index in picks:
             if index in note.alone:
                 note.error = error
-            note.alone.add(index)
-        log.warning("a call of the model for %d clips failed: %s", len(picks), error)
+            else:
+                note.again(index)
 
     def _end(self, picks: Sequence[Pick]) -> None:
         now = asyncio.get_running_loop().time()
-        for note in dict.fromkeys(note for note, _ in picks):
+        for note in _notes(picks):
+            note.detecting = False
             note.took = now - (note.started or now)
             if note.took > note.allowed and not note.ended:
                 note.error = TimeoutError(f"the model took longer than {note.allowed:g} s for this note")
             note.changed.set()
-            if self._leave(note) and not note.ended:
-                self._line.append(note)
-
-    def _leave(self, note: Note) -> bool:
-        """Out of the line; False where it is not in it any more: nobody waits for it."""
-        if note not in self._line:
-            return False
-        self._line.remove(note)
-        return True
 
 
-def chosen(line: Sequence[Note], size: int) -> list[Pick]:
-    """The clips of the next call: the first note's next one, one of each other note that fits beside it, and where
-    there is room the second ones, and so on."""
-    first = line[0]
-    if first.left[0] in first.alone:
-        return [(first, first.left[0])]
+def chosen(ready: Sequence[Note], size: int) -> list[Pick]:
+    """The clips of the next call: the first note's next one and, as a call takes for each what it takes for the
+    longest, those of all notes that come closest to its length."""
+    first = ready[0]
+    index = first.waiting[0]
+    if index in first.alone:
+        return [(first, index)]
     if first.language is None:
-        return [(note, 0) for note in line if note.language is None and 0 not in note.alone][:size]
-    fitting = [[(note, index) for index in note.fitting(first)] for note in line]
-    return list(islice(filter(None, chain.from_iterable(zip_longest(*fitting))), size))
+        return [(note, 0) for note in ready if note.language is None and 0 not in note.alone][:size]
+    clip = first.clips[index]
+    beside = [
+        [(note, at) for at in note.waiting if at not in note.alone and note.clips[at].goes_with(clip)]
+        for note in ready
+        if (note.language, note.vocabulary) == (first.language, first.vocabulary)
+    ]
+    # One of each note before the second of any, where they are as close.
+    in_turn = filter(None, chain.from_iterable(zip_longest(*beside)))
+    return sorted(in_turn, key=lambda pick: abs(pick[0].clips[pick[1]].frames - clip.frames))[:size]
+
+
+def _notes(picks: Sequence[Pick]) -> Iterable[Note]:
+    return dict.fromkeys(note for note, _ in picks)

@@ -27,8 +27,7 @@ FRAMES = 100  # of features, a second
 # clip does as well on speech (benchmarks/README.md); what comes out doubtful is heard again in the whole window.
 MARGIN = FRAMES
 SHORTEST = 5 * FRAMES
-# Clips share a call with clips of about their length, as the call takes the longest's time for each.
-WINDOWS = (10, 20, CLIP)
+MOST_CALLS = 4  # at a time: beyond that, more threads for each
 # faster-whisper's own marks of a text that repeats itself, of one that is guessed, and of silence.
 REPEATS, GUESSED, SILENT = 2.4, -1.0, 0.6
 # A clip ends where speech does, so a text that ends so many seconds sooner is not all of it; and one that goes on
@@ -53,9 +52,13 @@ class Clip(NamedTuple):
         return self.start + len(self.samples) / RATE
 
     @property
-    def window(self) -> int:
-        """The class of its length, in seconds; clips of one class go together."""
-        return next(window for window in WINDOWS if self.features.shape[1] <= window * FRAMES)
+    def frames(self) -> int:
+        return int(self.features.shape[1])
+
+    def goes_with(self, other: "Clip") -> bool:
+        """Whether both are about as long, so that hearing them in one window is cheaper than in two."""
+        shorter, longer = sorted((self.frames, other.frames))
+        return longer <= max(2 * shorter, 10 * FRAMES)
 
 
 class Heard(NamedTuple):
@@ -68,8 +71,9 @@ class Heard(NamedTuple):
 class SpeechModel:
     """One Whisper model a process, loaded at its first use.
 
-    `threads` are the CPU's; 0 stands for every core. `device` and `compute_type` may be "auto": CUDA and float16
-    where there is a device, else the CPU and int8.
+    `threads` are the cores it may use; 0 stands for every one. On a CPU two calls of a thread each do half as much
+    again as one of two threads, so there are `calls` at a time. `device` and `compute_type` may be "auto": CUDA
+    and float16 where there is a device, else the CPU and int8.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class SpeechModel:
         self.name = name
         self._device, self._compute_type = device, compute_type
         self._beam_size, self._threads = beam_size, threads or os.cpu_count() or 1
+        self.calls = min(MOST_CALLS, self._threads)
         self._cache, self._vad, self._word_timestamps = cache, vad, word_timestamps
         self._loading = threading.Lock()
         self._model: WhisperModel | None = None
@@ -233,7 +238,11 @@ class SpeechModel:
         if compute_type == "auto":
             compute_type = "float16" if device == "cuda" else "int8"
         model = WhisperModel(
-            locate(self.name, self._cache), device=device, compute_type=compute_type, cpu_threads=self._threads
+            locate(self.name, self._cache),
+            device=device,
+            compute_type=compute_type,
+            cpu_threads=self._threads // self.calls,
+            num_workers=self.calls,
         )
         silence, brief = np.zeros(RATE, np.float32), {"temperature": 0.0, "max_new_tokens": 2}
         list(model.transcribe(silence, language="en", **brief)[0])
@@ -259,9 +268,9 @@ def _best_device() -> str:
 
 def _stacked(clips: Sequence[Clip]) -> npt.NDArray[np.float32]:
     """Features of clips in one window: that of the longest, and a margin."""
-    longest = max(clip.features.shape[1] for clip in clips)
+    longest = max(clip.frames for clip in clips)
     frames = min(max(longest + MARGIN, SHORTEST), CLIP * FRAMES)
-    return np.stack([np.pad(clip.features, ((0, 0), (0, frames - clip.features.shape[1]))) for clip in clips])
+    return np.stack([np.pad(clip.features, ((0, 0), (0, frames - clip.frames))) for clip in clips])
 
 
 def _judged(found: Sequence[dict[str, Any]], clip: Clip) -> Heard:

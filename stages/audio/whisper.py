@@ -14,6 +14,8 @@ from stages.ports import Report, Transcript
 T = TypeVar("T")
 
 PREPARING = 2  # notes being decoded at a time: the model keeps the cores busy
+# Decoded audio and its features take 0.1 MB a second.
+MOST_DECODED = 3600.0  # seconds at a time; the last ones to be decoded may go beyond
 
 
 class WhisperTranscriber:
@@ -36,9 +38,11 @@ class WhisperTranscriber:
     ) -> None:
         self._model = model
         self._language = language
-        self._batcher = Batcher(model, size=batch_size, wait=batch_wait)
+        self._batcher = Batcher(model, size=batch_size, wait=batch_wait, calls=model.calls)
         self._timeout, self._timeout_factor = timeout, timeout_factor
         self._duration_limit = duration_limit
+        self._decoded, self._room = 0.0, asyncio.Event()
+        self._room.set()
         self._threads = ThreadPoolExecutor(PREPARING, thread_name_prefix="decode")
 
     @property
@@ -57,12 +61,12 @@ class WhisperTranscriber:
         the model returns at once, and its clips are not heard."""
         wanted = language or self._language
         await report(0, "decoding")
+        await self._room.wait()
         clips, duration = await self._in_thread(lambda stop: self._clips(audio, wanted, stop))
         allowed = self._timeout + self._timeout_factor * duration
         note = Note(clips, None if wanted == "auto" else wanted, vocabulary, allowed)
         if clips:
-            await report(0, "queued")
-            await self._batcher.hear(note, report)
+            await self._hear(note, duration, report)
         return Transcript(
             text=" ".join(filter(None, (segment.text for segment in note.segments))),
             language=note.language or "",
@@ -72,6 +76,21 @@ class WhisperTranscriber:
             model=self._model.name,
             seconds=round(note.took, 2),
         )
+
+    async def _hear(self, note: Note, duration: float, report: Report) -> None:
+        self._hold(duration)
+        try:
+            await report(0, "queued")
+            await self._batcher.hear(note, report)
+        finally:
+            self._hold(-duration)
+
+    def _hold(self, seconds: float) -> None:
+        self._decoded += seconds
+        if self._decoded < MOST_DECODED:
+            self._room.set()
+        else:
+            self._room.clear()
 
     def _clips(self, audio: bytes, language: str, stop: threading.Event) -> tuple[list[Clip], float]:
         if language != "auto":

@@ -47,7 +47,8 @@ def flood(pipeline: Pipeline, name: str) -> Iterator[Job]:
 
 @pytest.mark.parametrize("name", PAYLOADS)
 async def test_no_more_than_three_rounds_of_a_shop_are_in_front_of_another(broker: Broker, name: str) -> None:
-    rounds = 3 * broker.pipeline.stage(name).concurrency
+    stage = broker.pipeline.stage(name)
+    rounds = 3 * (8 if name == "transcribe" else stage.concurrency)  # notes in a model call
     await broker.add(list(flood(broker.pipeline, name)))
     in_stream = await broker.fetch(name, 0, "test", FLOOD + 1, 10)
     tenants = [unseal(delivery.body).tenant for delivery in in_stream]

@@ -29,14 +29,14 @@ class Watched(SpeechModel):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.calls: list[int] = []
+        self.batches: list[int] = []
         self.alone: list[Clip] = []
         self.hearing, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
         self.error: Exception | None = None
 
     def hear(self, clips: Sequence[Clip], language: str, vocabulary: str) -> list[Heard]:
-        self.calls.append(len(clips))
+        self.batches.append(len(clips))
         self.hearing.set()
         self.go_on.wait(20)
         if self.error:
@@ -73,7 +73,7 @@ def loaded() -> Watched:
 @pytest.fixture
 def model(loaded: Watched) -> Watched:
     """As if nobody had used it yet."""
-    loaded.calls, loaded.alone, loaded.error = [], [], None
+    loaded.batches, loaded.alone, loaded.error = [], [], None
     loaded.hearing.clear()
     loaded.go_on.set()
     return loaded
@@ -114,7 +114,7 @@ async def test_notes_heard_together_are_heard_as_well_as_alone(model: Watched, l
     """Within two points of word error rate; measured on all notes: benchmarks/README.md."""
     notes = [note for note in NOTES.values() if note.language == language and note.seconds < 9]
     together = await hear_all(on(model), notes)
-    assert max(model.calls) > 2
+    assert max(model.batches) > 2
     never_stop = threading.Event()
     alone = [
         " ".join(
@@ -133,8 +133,8 @@ async def test_notes_heard_together_are_heard_as_well_as_alone(model: Watched, l
 
 async def test_languages_do_not_share_a_call(model: Watched) -> None:
     heard = await hear_all(on(model), SHORT)
-    assert sum(model.calls) == len(SHORT)
-    assert len(model.calls) >= 2
+    assert sum(model.batches) == len(SHORT)
+    assert len(model.batches) >= 2
     assert [one.language for one in heard] == [note.language for note in SHORT]
 
 
@@ -193,14 +193,14 @@ async def test_the_shops_vocabulary_is_a_hint(model: Watched) -> None:
 async def test_silence_has_no_words_and_costs_no_call(model: Watched) -> None:
     silence = await hear(on(model), SILENCE)
     assert (silence.text, silence.duration, silence.segments) == ("", 2, ())
-    assert not model.calls
+    assert not model.batches
     assert not model.alone
 
 
 async def test_without_voice_detection_silence_goes_to_the_model(loaded: Watched) -> None:
     model = made(vad=False)
     await hear(on(model), SILENCE)
-    assert model.calls == [1]
+    assert model.batches == [1]
 
 
 async def test_what_is_no_audio_is_permanent_and_harms_no_neighbour(model: Watched) -> None:
@@ -237,13 +237,13 @@ async def test_a_cancelled_note_returns_at_once_and_is_not_heard_any_further(mod
     model.go_on.set()
     next_one = await hear(transcriber, SHORT[0].audio, SHORT[0].language)
     assert next_one.text
-    assert len(model.calls) == 2  # one clip of the cancelled note, and this one
+    assert len(model.batches) == 2  # one clip of the cancelled note, and this one
 
 
 async def test_a_note_the_model_takes_too_long_for_is_given_up(model: Watched) -> None:
     with pytest.raises(TimeoutError, match=r"longer than 0\.01 s"):
         await hear(on(model, batch_size=1, timeout=0.01, timeout_factor=0), NOTES["pt-16-long.ogg"].audio)
-    assert len(model.calls) == 1
+    assert len(model.batches) == 1
 
 
 async def test_a_call_cancelled_twice_still_waits_for_its_thread() -> None:
