@@ -120,9 +120,10 @@ class Batcher:
 
     async def _call_on(self) -> None:
         """Call the model for as long as somebody waits for a call."""
-        self._full.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._full.wait(), self._wait)
+        if len(self._line) < self._size:
+            self._full.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._full.wait(), self._wait)
         while ready := [note for note in self._line if note.ready]:
             picks = chosen(ready, self._size)
             self._begin(picks)
