@@ -197,15 +197,17 @@ async def _follow(http: aiohttp.ClientSession, jobs: Sequence[str], said: Said, 
 
 
 async def _finished(http: aiohttp.ClientSession, path: str, show: Show) -> JobView:
-    end, state = time.monotonic() + JOB_DEADLINE, ""
+    end, state, doing = time.monotonic() + JOB_DEADLINE, "", ""
     while time.monotonic() < end:
         async with http.get(path) as answer:
             if answer.status != 200:
                 raise StepFailed(f"GET {path} answered {answer.status}: {await answer.text()}")
             view = msgspec.json.decode(await answer.read(), type=JobView)
-        if view.state != state and view.state in ("active", "retrying") and view.stage == "transcribe":
-            show.step(f"{view.job_id} is {view.state}{f' after {view.error}' if view.error else ''}", "dim")
-        state = view.state
+        if (view.state, view.doing) != (state, doing) and view.stage == "transcribe":
+            if view.doing or view.state == "retrying":
+                after = f" after {view.error}" if view.error else ""
+                show.step(f"{view.job_id} is {view.doing or view.state}{after}", "dim")
+        state, doing = view.state, view.doing
         if state == "failed":
             raise StepFailed(f"{view.job_id} failed: {view.reason} {view.error}")
         if state == "completed":

@@ -82,8 +82,7 @@ class Adapters:
             transcribe=settings.audio.concurrency,
             transcribe_batch=settings.audio.batch_size,
             vocabulary=settings.audio.vocabulary,
-            transcribe_timeout=settings.audio.timeout
-            + settings.audio.timeout_factor * settings.audio.duration_limit,
+            transcribe_timeout=_longest_transcription(settings.audio),
             conversation=settings.conversation.concurrency,
             conversation_context=settings.conversation.context,
             conversation_patience=settings.conversation.patience,
@@ -103,6 +102,12 @@ class Adapters:
         responder = self.responder if isinstance(self.responder, LanguageModel) else nullcontext()
         async with self.source, self.database, responder, self.synthesizer or nullcontext():
             yield
+
+
+def _longest_transcription(audio: Audio) -> float:
+    """Seconds for a job in all: the model's for the longest note, and as long for those in front of it. What a note
+    has with the model, and its download, have time-outs of their own."""
+    return 2 * (audio.timeout + audio.timeout_factor * audio.duration_limit)
 
 
 def speech_model(audio: Audio) -> SpeechModel:
