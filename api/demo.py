@@ -203,11 +203,10 @@ async def _finished(http: aiohttp.ClientSession, path: str, show: Show) -> JobVi
             if answer.status != 200:
                 raise StepFailed(f"GET {path} answered {answer.status}: {await answer.text()}")
             view = msgspec.json.decode(await answer.read(), type=JobView)
-        if (view.state, view.doing) != (state, doing) and view.stage == "transcribe":
-            if view.doing or view.state == "retrying":
-                after = f" after {view.error}" if view.error else ""
-                show.step(f"{view.job_id} is {view.doing or view.state}{after}", "dim")
-        state, doing = view.state, view.doing
+        now = view.doing or ("retrying" if view.state == "retrying" else "")
+        if now and now != doing:
+            show.step(f"{view.job_id} is {now}{f' after {view.error}' if view.error else ''}", "dim")
+        state, doing = view.state, now
         if state == "failed":
             raise StepFailed(f"{view.job_id} failed: {view.reason} {view.error}")
         if state == "completed":

@@ -105,8 +105,8 @@ class Adapters:
 
 
 def _longest_transcription(audio: Audio) -> float:
-    """Seconds for a job in all: the model's for the longest note, and as long for those in front of it. What a note
-    has with the model, and its download, have time-outs of their own."""
+    """Seconds for a job in all: the model's for the longest note, and as long for those in front of it. A note's
+    download and its time with the model have bounds of their own."""
     return 2 * (audio.timeout + audio.timeout_factor * audio.duration_limit)
 
 
