@@ -30,9 +30,15 @@ SHORTEST = 5 * FRAMES
 MOST_CALLS = 4  # at a time: beyond that, more threads for each
 # faster-whisper's own marks of a text that repeats itself, of one that is guessed, and of silence.
 REPEATS, GUESSED, SILENT = 2.4, -1.0, 0.6
+# Speech that is hard to hear comes out worse in a short window: the mark for hearing it again is stricter than for
+# guessing. Clear notes are above -0.5, the least clear ones we have between -0.7 and -0.9.
+UNSURE = -0.7
 # A clip ends where speech does, so a text that ends so many seconds sooner is not all of it; and one that goes on
 # after the clip's end repeats what was said.
 UNHEARD = 2.0
+
+
+VERSION = 1  # of how notes are heard here; to be raised when it changes, as transcripts are kept
 
 
 class ModelUnavailable(RiachoError):
@@ -99,7 +105,7 @@ class SpeechModel:
     @property
     def signature(self) -> str:
         """All that a transcript depends on beside its note."""
-        return f"{self.name} {self._compute_type} {self._beam_size} {self._vad} {self._word_timestamps}"
+        return f"{VERSION} {self.name} {self._compute_type} {self._beam_size} {self._vad} {self._word_timestamps}"
 
     @property
     def device(self) -> str:
@@ -279,15 +285,15 @@ def _judged(found: Sequence[dict[str, Any]], clip: Clip) -> Heard:
 
     if not found:
         return Heard(())
-    guessed = found[0]["avg_logprob"] < GUESSED
-    if guessed and found[0]["no_speech_prob"] > SILENT:
+    sure = found[0]["avg_logprob"]
+    if sure < GUESSED and found[0]["no_speech_prob"] > SILENT:
         return Heard(())
     segments = tuple(_segment(segment, 0.0, clip.end) for segment in found)
     last = found[-1]
     misses = last["end"] < clip.end - UNHEARD
     overruns = last["start"] > clip.end - 0.1
     repeats = overruns or get_compression_ratio(" ".join(one.text for one in segments)) > REPEATS
-    return Heard(segments, doubtful=guessed or misses or repeats)
+    return Heard(segments, doubtful=sure < UNSURE or misses or repeats)
 
 
 def _segment(found: dict[str, Any], offset: float, end: float) -> Segment:

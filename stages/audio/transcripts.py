@@ -17,7 +17,8 @@ transcripts = Table(
 
 
 class TranscriptStore:
-    """The Transcripts port. A transcript is found for `keep` seconds; what is older goes when a new one comes."""
+    """The Transcripts port. A transcript is found for `keep` seconds (0: nothing is kept); what is older goes when
+    a new one comes."""
 
     def __init__(self, database: Database, keep: float) -> None:
         self._database = database
@@ -33,6 +34,8 @@ class TranscriptStore:
 
     async def keep(self, key: str, transcript: Transcript) -> None:
         """See the port."""
+        if not self._keep_ms:
+            return
         now = now_ms()
         await self._database.write(delete(transcripts).where(transcripts.c.kept_ms <= now - self._keep_ms))
         row = {"key": key, "transcript": msgspec.msgpack.encode(transcript), "kept_ms": now}

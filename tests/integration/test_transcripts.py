@@ -144,13 +144,18 @@ async def test_a_failure_is_everybodys_and_is_not_kept(
 
 
 async def test_what_is_too_old_is_not_found_and_goes(database: Database) -> None:
-    store = TranscriptStore(database, 60)
+    store, forgetful = TranscriptStore(database, 60), TranscriptStore(database, 0.001)
     await store.keep("old", HEARD)
-    forgetful = TranscriptStore(database, 0)
+    await asyncio.sleep(0.005)  # on the clock that is looked at
     assert await forgetful.find("old") is None
     await forgetful.keep("new", msgspec.structs.replace(HEARD, text="new"))
     assert await store.find("old") is None
     assert await store.find("new")
+
+
+async def test_nothing_is_kept_where_nothing_is_to_be(database: Database) -> None:
+    await TranscriptStore(database, 0).keep("key", HEARD)
+    assert await TranscriptStore(database, 60).find("key") is None
 
 
 async def test_two_that_keep_the_same_do_not_get_in_each_others_way(database: Database) -> None:
