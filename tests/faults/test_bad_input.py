@@ -33,7 +33,7 @@ async def test_audio_that_is_none_is_buried_with_a_reason_beside_a_good_note(
     (tmp_path / "page.ogg").write_text("<html>this is no audio</html>")
     (tmp_path / "empty.ogg").touch()
     sources = {
-        str(tmp_path / "page.ogg"): "this is no audio we can read: Invalid data found when processing input",
+        str(tmp_path / "page.ogg"): "this is no audio we can read: it looks like HTML",
         str(tmp_path / "empty.ogg"): f"the audio at {tmp_path}/empty.ogg is empty",
         str(tmp_path / "missing.ogg"): f"there is no audio file {tmp_path}/missing.ogg",
         missing_url: f"no audio at {missing_url}: it answered 404",
@@ -43,7 +43,7 @@ async def test_audio_that_is_none_is_buried_with_a_reason_beside_a_good_note(
         load(environ={}),
         redis={"url": Secret(server), "namespace": namespace},
         data={"folder": tmp_path},
-        audio={"roots": [SAMPLES, tmp_path]},
+        audio={"roots": [SAMPLES, tmp_path], "networks": ["127.0.0.1/32"]},
     )
     adapters = Adapters(settings)
     pipeline = adapters.pipeline()
