@@ -12,8 +12,9 @@ from typing import Any, Never, Self, TypeVar
 
 from aiohttp import web
 
+from api.adapters import Adapters
 from api.app import build_app
-from api.root import Adapters, check, connector, open_broker
+from api.root import check, connector, open_broker
 from config import Settings, child_environment, replaced
 from pipeline import Pipeline, RiachoError, Stage, Worker
 from pipeline.embedded import EmbeddedServer

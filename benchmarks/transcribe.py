@@ -22,7 +22,8 @@ from typing import Any, Self
 
 import msgspec
 
-from api.root import Adapters, connector, speech_model, transcriber
+from api.adapters import Adapters, speech_model, transcriber
+from api.root import connector
 from benchmarks.notes import FOLDER, VoiceNote, voice_notes, word_error_rate
 from benchmarks.report import Report
 from config import Secret, Settings, load, replaced

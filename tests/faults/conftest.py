@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from api.root import Adapters, connector
+from api.adapters import Adapters
+from api.root import connector
 from config import Secret, load, replaced
 from pipeline import Broker
 from tests.processes import SAMPLES

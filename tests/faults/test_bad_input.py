@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from api.root import Adapters, connector
+from api.adapters import Adapters
+from api.root import connector
 from config import Secret, load, replaced
 from pipeline import Context, Job, JobId, Pipeline
 from pipeline.keys import Keys

@@ -12,9 +12,10 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from api import problems
+from api.adapters import Adapters
 from api.app import build_app
 from api.demo import Said, event
-from api.root import Adapters, connector
+from api.root import connector
 from config import Secret, Settings, load, replaced
 from pipeline import Broker, Job, Pipeline
 from pipeline.message import Added, Delivery, Refusal, now_ms, unseal

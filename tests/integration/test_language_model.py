@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from api.root import Adapters, ResponderUnusable
+from api.adapters import Adapters, ResponderUnusable
 from config import Secret, load, replaced
 from stages.conversation.language_model import BYTE_LIMIT, TEXT_LIMIT, LanguageModel, longest
 from stages.conversation.rules import RuleResponder

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.root import Adapters, connector
+from api.adapters import Adapters
+from api.root import connector
 from config import Secret, Settings, load, replaced
 from pipeline import Broker, Job, Pipeline
 from pipeline.message import unseal

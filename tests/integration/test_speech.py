@@ -17,7 +17,7 @@ import pytest
 import uvloop
 from moto.server import ThreadedMotoServer
 
-from api.root import Adapters
+from api.adapters import Adapters
 from config.settings import load
 from pipeline import Context, Job, Permanent, Stage
 from pipeline.message import Delivery, seal, unseal
