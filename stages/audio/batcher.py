@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain, zip_longest
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from stages.audio.model import Clip, Heard
 from stages.ports import Report, Segment
@@ -30,8 +31,8 @@ class Model(Protocol):
 class Note:
     """A note in line for the model: its clips, those that still wait for a call, and those to be heard alone.
 
-    `language` is None until it is detected. The model may take `allowed` seconds for the note, counted from the
-    first call it is in; `took` says how long it did.
+    `language` is None until it is detected. `took` is how many seconds the calls with this note took; `allowed`,
+    how many they may.
     """
 
     def __init__(self, clips: Sequence[Clip], language: str | None, vocabulary: str, allowed: float) -> None:
@@ -39,7 +40,6 @@ class Note:
         self.language, self.probability = language, 1.0
         self.vocabulary = vocabulary
         self.allowed, self.took = allowed, 0.0
-        self.started: float | None = None  # on the loop's clock
         self.waiting = list(range(len(clips)))
         self.alone: set[int] = set()
         self.detecting = False
@@ -63,7 +63,7 @@ class Note:
     @property
     def ready(self) -> bool:
         """A call may take some of it."""
-        return bool(self.waiting) and not self.detecting
+        return bool(self.waiting) and not self.detecting and self.error is None
 
     def take(self, index: int, heard: Heard) -> None:
         """What a call heard in a clip; where that is doubtful, the clip is to be heard alone."""
@@ -101,12 +101,9 @@ class Batcher:
     async def hear(self, note: Note, report: Report) -> None:
         """Have all clips of a note heard, saying how far it has come. Raises what keeps it from being heard."""
         self._line.append(note)
-        if len(self._line) >= self._size:
+        if self._clips_waiting() >= self._size:
             self._full.set()
-        if len(self._callers) < self._calls:
-            caller = asyncio.create_task(self._call_on())
-            self._callers.add(caller)
-            caller.add_done_callback(self._callers.discard)
+        self._start_caller()
         try:
             while not note.ended:
                 await note.changed.wait()
@@ -118,26 +115,45 @@ class Batcher:
         if note.error:
             raise note.error
 
+    def _ready(self) -> list[Note]:
+        return [note for note in self._line if note.ready]
+
+    def _clips_waiting(self) -> int:
+        return sum(len(note.waiting) for note in self._ready())
+
+    def _start_caller(self) -> None:
+        """One more, where there may be and somebody is ready."""
+        if len(self._callers) < self._calls and self._ready():
+            self._callers.add(asyncio.create_task(self._call_on()))
+
     async def _call_on(self) -> None:
-        """Call the model for as long as somebody waits for a call."""
-        if len(self._line) < self._size:
-            self._full.clear()
+        """Call the model for as long as somebody is ready."""
+        try:
+            if len(self._callers) == 1:
+                await self._gather()
+            while ready := self._ready():
+                picks = chosen(ready, self._size)
+                self._begin(picks)
+                self._start_caller()  # for those who are left
+                started = time.monotonic()
+                await self._call(picks)
+                self._end(picks, time.monotonic() - started)
+        finally:
+            # Here, and not when the task is done: who comes in between would wait for a caller that has gone.
+            self._callers.remove(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _gather(self) -> None:
+        """The model was at rest: whoever comes within a moment goes along."""
+        self._full.clear()
+        if self._clips_waiting() < self._size:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._full.wait(), self._wait)
-        while ready := [note for note in self._line if note.ready]:
-            picks = chosen(ready, self._size)
-            self._begin(picks)
-            await self._call(picks)
-            self._end(picks)
 
     def _begin(self, picks: Sequence[Pick]) -> None:
-        now = asyncio.get_running_loop().time()
         for note, index in picks:
             note.waiting.remove(index)
             note.detecting = note.language is None
-            if note.started is None:
-                note.started = now
-                note.changed.set()
+            note.changed.set()
         for note in _notes(picks):
             self._line.remove(note)
             self._line.append(note)
@@ -173,11 +189,10 @@ class Batcher:
             else:
                 note.again(index)
 
-    def _end(self, picks: Sequence[Pick]) -> None:
-        now = asyncio.get_running_loop().time()
+    def _end(self, picks: Sequence[Pick], took: float) -> None:
         for note in _notes(picks):
             note.detecting = False
-            note.took = now - (note.started or now)
+            note.took += took
             if note.took > note.allowed and not note.ended:
                 note.error = TimeoutError(f"the model took longer than {note.allowed:g} s for this note")
             note.changed.set()

@@ -158,10 +158,17 @@ class SpeechModel:
             model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language
         )
         about = [{"offset": clip.start, "duration": clip.end - clip.start} for clip in clips]
-        found = BatchedInferencePipeline(model).forward(
-            _stacked(clips), tokenizer, about, self._options(tokenizer, vocabulary)
-        )
-        return [_judged(heard, clip) for heard, clip in zip(found, clips, strict=True)]
+        pipeline = BatchedInferencePipeline(model)
+        features, options = _stacked(clips), self._options(tokenizer, vocabulary)
+        encoded, outputs = pipeline.generate_segment_batched(features, tokenizer, options)
+        # As it came from the model, too: the segments leave out an end that the model set no time after.
+        pipeline.generate_segment_batched = lambda *_: (encoded, outputs)
+        found = pipeline.forward(features, tokenizer, about, options)
+        whole = [
+            _words(output["tokens"], tokenizer) == sum(_words(one["tokens"], tokenizer) for one in segments)
+            for output, segments in zip(outputs, found, strict=True)
+        ]
+        return [_judged(*one) for one in zip(found, clips, whole, strict=True)]
 
     def hear_alone(self, clip: Clip, language: str, vocabulary: str, stop: threading.Event) -> tuple[Segment, ...]:
         """What is said in one clip, with all that faster-whisper does for a difficult one.
@@ -180,7 +187,8 @@ class SpeechModel:
         for segment in segments:  # each is transcribed as it is asked for
             if stop.is_set():
                 raise TimeoutError("stopped between two segments")
-            heard.append(_segment(dataclasses.asdict(segment), clip.start, clip.end))
+            if segment.text.strip():
+                heard.append(_segment(dataclasses.asdict(segment), clip.start, clip.end))
         return tuple(heard)
 
     def _options(self, tokenizer: Any, vocabulary: str) -> Any:
@@ -279,21 +287,26 @@ def _stacked(clips: Sequence[Clip]) -> npt.NDArray[np.float32]:
     return np.stack([np.pad(clip.features, ((0, 0), (0, frames - clip.frames))) for clip in clips])
 
 
-def _judged(found: Sequence[dict[str, Any]], clip: Clip) -> Heard:
-    """By the marks that have faster-whisper try again, or leave a clip out as silence."""
+def _judged(found: Sequence[dict[str, Any]], clip: Clip, whole: bool) -> Heard:
+    """By the marks that have faster-whisper try again, or leave a clip out as silence. `whole`: nothing of what
+    the model said is missing."""
     from faster_whisper.transcribe import get_compression_ratio  # noqa: PLC0415
 
-    if not found:
-        return Heard(())
-    sure = found[0]["avg_logprob"]
-    if sure < GUESSED and found[0]["no_speech_prob"] > SILENT:
-        return Heard(())
-    segments = tuple(_segment(segment, 0.0, clip.end) for segment in found)
+    segments = tuple(_segment(segment, 0.0, clip.end) for segment in found if segment["text"].strip())
+    silent = not found or found[0]["no_speech_prob"] > SILENT
+    sure = found[0]["avg_logprob"] if found else 0.0
+    if not segments or (silent and sure < GUESSED):
+        return Heard((), doubtful=not silent and clip.end - clip.start > UNHEARD)
     last = found[-1]
-    misses = last["end"] < clip.end - UNHEARD
+    misses = not whole or last["end"] < clip.end - UNHEARD
     overruns = last["start"] > clip.end - 0.1
     repeats = overruns or get_compression_ratio(" ".join(one.text for one in segments)) > REPEATS
     return Heard(segments, doubtful=sure < UNSURE or misses or repeats)
+
+
+def _words(tokens: Sequence[int], tokenizer: Any) -> int:
+    """How many tokens are no times."""
+    return sum(token < tokenizer.eot for token in tokens)
 
 
 def _segment(found: dict[str, Any], offset: float, end: float) -> Segment:

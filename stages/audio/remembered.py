@@ -2,16 +2,28 @@
 
 import asyncio
 import hashlib
-from typing import NamedTuple
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from stages.ports import Report, Transcriber, Transcript, Transcripts
 
+log = logging.getLogger(__name__)
 
-class _Shared(NamedTuple):
-    """A transcription under way, and who waits for it."""
 
-    task: asyncio.Task[Transcript]
-    waiting: set[object]
+class _Shared:
+    """A transcription under way, and who waits for it and is told how far it is."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Transcript]
+        self.waiting: dict[object, Report] = {}
+
+    async def report(self, percent: int, doing: str) -> None:
+        for report in list(self.waiting.values()):
+            try:
+                await report(percent, doing)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is not worth the transcription
+                log.debug("nobody can be told of the progress: %s", error)
 
 
 class RememberingTranscriber:
@@ -38,35 +50,43 @@ class RememberingTranscriber:
     async def transcribe(
         self, audio: bytes, language: str | None, *, vocabulary: str = "", report: Report
     ) -> Transcript:
-        """See the port. Who asked first is told how far it is; the work ends early when nobody waits any more."""
+        """See the port. The work ends early when nobody waits for it any more."""
         key = await asyncio.to_thread(_key, audio, self.signature, language or "", vocabulary)
         shared = self._under_way.get(key)
         if shared is None:
-            work = asyncio.create_task(self._find_or_transcribe(key, audio, language, vocabulary, report))
-            shared = self._under_way[key] = _Shared(work, set())
-            work.add_done_callback(lambda _: self._forget(key, work))
+            shared = self._under_way[key] = _Shared()
+            work = self._find_or_transcribe(key, audio, language, vocabulary, shared.report)
+            shared.task = asyncio.create_task(work)
         me = object()
-        shared.waiting.add(me)
+        shared.waiting[me] = report
         try:
             return await asyncio.shield(shared.task)
         finally:
-            shared.waiting.remove(me)
+            del shared.waiting[me]
+            if self._under_way.get(key) is shared and (shared.task.done() or not shared.waiting):
+                del self._under_way[key]  # whoever asks now is not to share what has ended, or is being ended
             if not shared.waiting:
                 shared.task.cancel()
-                self._forget(key, shared.task)  # whoever asks now is not to share what is being ended
-
-    def _forget(self, key: str, task: asyncio.Task[Transcript]) -> None:
-        if (shared := self._under_way.get(key)) and shared.task is task:
-            del self._under_way[key]
+                await asyncio.wait([shared.task])
 
     async def _find_or_transcribe(
         self, key: str, audio: bytes, language: str | None, vocabulary: str, report: Report
     ) -> Transcript:
-        found = await self._transcripts.find(key)
-        if found is None:
-            found = await self._transcriber.transcribe(audio, language, vocabulary=vocabulary, report=report)
-            await self._transcripts.keep(key, found)
-        return found
+        with _best_effort():
+            if found := await self._transcripts.find(key):
+                return found
+        transcript = await self._transcriber.transcribe(audio, language, vocabulary=vocabulary, report=report)
+        with _best_effort():
+            await self._transcripts.keep(key, transcript)
+        return transcript
+
+
+@contextmanager
+def _best_effort() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - minutes of transcribing are not to be lost over a cache
+        log.warning("transcripts cannot be kept or looked up: %s", error)
 
 
 def _key(audio: bytes, *depends_on: str) -> str:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 PREPARING = 2  # notes being decoded at a time: the model keeps the cores busy
 # Decoded audio and its features take 0.1 MB a second.
-MOST_DECODED = 3600.0  # seconds at a time; the last ones to be decoded may go beyond
+MOST_DECODED = 3600.0  # seconds at a time; those that are being decoded may come on top
 
 
 class WhisperTranscriber:
@@ -41,6 +41,7 @@ class WhisperTranscriber:
         self._batcher = Batcher(model, size=batch_size, wait=batch_wait, calls=model.calls)
         self._timeout, self._timeout_factor = timeout, timeout_factor
         self._duration_limit = duration_limit
+        self._preparing = asyncio.Semaphore(PREPARING)
         self._decoded, self._room = 0.0, asyncio.Event()
         self._room.set()
         self._threads = ThreadPoolExecutor(PREPARING, thread_name_prefix="decode")
@@ -61,12 +62,18 @@ class WhisperTranscriber:
         the model returns at once, and its clips are not heard."""
         wanted = language or self._language
         await report(0, "decoding")
-        await self._room.wait()
-        clips, duration = await self._in_thread(lambda stop: self._clips(audio, wanted, stop))
+        async with self._preparing:
+            await self._room.wait()
+            clips, duration = await self._in_thread(lambda stop: self._clips(audio, wanted, stop))
+            self._hold(duration)
         allowed = self._timeout + self._timeout_factor * duration
         note = Note(clips, None if wanted == "auto" else wanted, vocabulary, allowed)
-        if clips:
-            await self._hear(note, duration, report)
+        try:
+            if clips:
+                await report(0, "queued")
+                await self._batcher.hear(note, report)
+        finally:
+            self._hold(-duration)
         return Transcript(
             text=" ".join(filter(None, (segment.text for segment in note.segments))),
             language=note.language or "",
@@ -76,14 +83,6 @@ class WhisperTranscriber:
             model=self._model.name,
             seconds=round(note.took, 2),
         )
-
-    async def _hear(self, note: Note, duration: float, report: Report) -> None:
-        self._hold(duration)
-        try:
-            await report(0, "queued")
-            await self._batcher.hear(note, report)
-        finally:
-            self._hold(-duration)
 
     def _hold(self, seconds: float) -> None:
         self._decoded += seconds

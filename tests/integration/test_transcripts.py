@@ -29,6 +29,7 @@ class Counting:
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.error: Exception | None = None
+        self.report: Report | None = None
 
     async def prepare(self) -> None: ...
 
@@ -36,6 +37,7 @@ class Counting:
         self, audio: bytes, language: str | None, *, vocabulary: str = "", report: Report
     ) -> Transcript:
         self.asked.append(audio)
+        self.report = report
         try:
             await self.go_on.wait()
         except asyncio.CancelledError:
@@ -141,6 +143,34 @@ async def test_a_failure_is_everybodys_and_is_not_kept(
     assert [str(error) for error in failed] == ["no model"] * 3
     counting.error = None
     assert await hear(remembering, b"note") == HEARD
+
+
+async def test_everybody_is_told_how_far_it_is_and_who_cannot_be_told_harms_nobody(
+    remembering: RememberingTranscriber, counting: Counting
+) -> None:
+    told: list[str] = []
+
+    async def listening(percent: int, doing: str) -> None:
+        told.append(doing)
+
+    async def deaf(percent: int, doing: str) -> None:
+        raise ConnectionError("no server")
+
+    counting.go_on.clear()
+    running = [
+        asyncio.create_task(remembering.transcribe(b"note", None, report=report)) for report in (deaf, listening)
+    ]
+    await reached(lambda: counting.report)
+    assert counting.report
+    await counting.report(50, "transcribing")
+    counting.go_on.set()
+    assert await asyncio.gather(*running) == [HEARD] * 2
+    assert told == ["transcribing"]
+
+
+async def test_a_database_that_is_gone_costs_no_transcript(counting: Counting, tmp_path: Path) -> None:
+    never_opened = Database(sqlite_file(tmp_path / "no" / "such" / "folder.db"), [transcripts])
+    assert await hear(RememberingTranscriber(counting, TranscriptStore(never_opened, 60)), b"note") == HEARD
 
 
 async def test_what_is_too_old_is_not_found_and_goes(database: Database) -> None:

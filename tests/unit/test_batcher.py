@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from stages.audio.batcher import Batcher, Note, chosen
 from stages.audio.decode import RATE
-from stages.audio.model import Clip, Heard, packed
+from stages.audio.model import Clip, Heard, _judged, packed
 from stages.ports import Segment
 from tests.support import reached
 
@@ -48,6 +49,7 @@ class Model:
         self.go_on = threading.Event()
         self.go_on.set()
         self.at_once = self.most_at_once = 0
+        self.takes = 0.0  # seconds
         self.fails: Callable[[Clip], bool] = lambda _: False
         self.doubts: Callable[[Clip], bool] = lambda _: False
         self._lock = threading.Lock()
@@ -57,6 +59,7 @@ class Model:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
         self.go_on.wait(10)
+        time.sleep(self.takes)
         with self._lock:
             self.at_once -= 1
         if any(map(self.fails, clips)):
@@ -131,6 +134,28 @@ def test_packed_clips_hold_all_speech_in_order_and_none_is_too_long(parts: list[
     assert clips == sorted(clips)
 
 
+@pytest.mark.parametrize(
+    ("text", "end", "logprob", "silence", "whole", "doubtful"),
+    [
+        ("Duas pizzas, não, obrigado.", 6.0, -0.3, 0.1, True, False),
+        ("Duas pizzas,", 6.0, -0.3, 0.1, False, True),  # its end got lost
+        ("Duas pizzas,", 3.5, -0.3, 0.1, True, True),  # 2.5 s without a word
+        ("Duas pizzas.", 6.0, -0.8, 0.1, True, True),  # unsure
+        ("la la la la " * 20, 6.0, -0.3, 0.1, True, True),  # repeats itself
+        ("", 6.0, -0.3, 0.1, True, True),  # speech, and not a word
+        ("", 6.0, -0.3, 0.9, True, False),  # silence
+        ("Obrigado por assistir.", 6.0, -1.2, 0.9, True, False),  # what is guessed into silence is left out
+    ],
+)
+def test_what_comes_out_doubtful_is_seen(
+    text: str, end: float, logprob: float, silence: float, whole: bool, doubtful: bool
+) -> None:
+    found = [{"text": text, "start": 0.0, "end": end, "avg_logprob": logprob, "no_speech_prob": silence}]
+    heard = _judged(found, Clip(0.0, np.zeros(6 * RATE, np.float32), np.zeros((1, 600), np.float32)), whole)
+    assert heard.doubtful == doubtful
+    assert [segment.text for segment in heard.segments] == ([] if silence > 0.5 or not text else [text.strip()])
+
+
 # ── calls ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -150,9 +175,30 @@ async def test_notes_that_come_while_a_call_runs_share_the_next_one() -> None:
     assert [one.segments for one in others] == [all_said(one) for one in others]
 
 
-async def test_a_full_call_does_not_wait_for_more() -> None:
-    batcher = Batcher(Model(), size=2, wait=3600)
-    assert await hear_all(batcher, [note("a", 5), note("b", 5)]) == [None, None]
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_full_call_does_not_wait_for_more(size: int) -> None:
+    batcher = Batcher(Model(), size=size, wait=3600)
+    assert await hear_all(batcher, [note("a", 5), note("b", 5)][:size]) == [None] * size
+
+
+async def test_who_comes_just_when_the_last_call_is_over_is_heard() -> None:
+    """Some of these come between the caller's last look and its end."""
+    batcher = Batcher(Model(), size=1, wait=0)
+    for _ in range(1000):
+        await hear_all(batcher, [note("a", 1), note("b", 1)])
+        for _ in range(3):
+            later = asyncio.create_task(batcher.hear(note("c", 1), unreported))
+            await batcher.hear(note("d", 1), unreported)
+            await asyncio.wait_for(later, 10)
+
+
+@pytest.mark.parametrize("language", ["pt", None])
+async def test_one_long_note_may_have_every_call(language: str | None) -> None:
+    model = Model()
+    model.takes = 0.05
+    batcher = Batcher(model, size=2, wait=0, calls=3)
+    assert await hear_all(batcher, [note("long", *[30] * 12, language=language)]) == [None]
+    assert model.most_at_once == 3
 
 
 async def test_there_are_as_many_calls_at_a_time_as_may_be() -> None:
@@ -256,6 +302,26 @@ async def test_a_note_the_model_takes_too_long_for_is_given_up() -> None:
     (error,) = await hear_all(Batcher(Model(), size=1, wait=0), [slow])
     assert isinstance(error, TimeoutError)
     assert "longer than 0 s" in str(error)
+
+
+async def test_calls_with_others_take_none_of_a_notes_time() -> None:
+    """Each has two clips that are heard alone, so there are three calls with it, and many with others."""
+    model = Model()
+    model.doubts = lambda _: True
+    model.takes = 0.02
+    notes = [note(f"{n}", 5, 5, allowed=0.5) for n in range(8)]
+    assert await hear_all(Batcher(model, size=16, wait=0.05), notes) == [None] * 8
+    assert len(model.alone) == 16
+    assert all(0.06 <= one.took < 0.4 for one in notes)
+
+
+async def test_a_note_that_has_failed_gets_no_further_calls() -> None:
+    model = Model()
+    bad = note("bad", 5, 5, 5)
+    model.fails = lambda _: True
+    (error,) = await hear_all(Batcher(model, size=8, wait=0.05), [bad])
+    assert isinstance(error, RuntimeError)
+    assert (len(model.calls), len(model.alone)) == (1, 1)
 
 
 @given(
