@@ -19,10 +19,10 @@ def test_a_number_of_processes_out_of_bounds_is_said_so(count: int, said: str) -
     assert said in result.output
 
 
-@pytest.mark.parametrize(("threads", "count", "given"), [(0, 2, 4), (0, 4, 2), (0, 64, 1), (3, 4, 3)])
+@pytest.mark.parametrize(("threads", "count", "given"), [(0, 2, 8), (0, 4, 4), (0, 64, 1), (3, 4, 3)])
 def test_workers_share_the_cores_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, threads: int, count: int, given: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    settings = replaced(load(environ={}), audio={"threads": threads, "concurrency": 2})
+    settings = replaced(load(environ={}), audio={"threads": threads})
     assert sharing_cores(settings, count).audio.threads == given
