@@ -110,10 +110,9 @@ def as_wav(samples: Samples) -> bytes:
 SILENCE = as_wav(np.zeros(2 * RATE, np.float32))
 
 
-@pytest.mark.parametrize("language", ["pt", "en"])
-async def test_notes_heard_together_are_heard_as_well_as_alone(model: Watched, language: str) -> None:
+async def test_notes_heard_together_are_heard_as_well_as_alone(model: Watched) -> None:
     """Within two points of word error rate; measured on all notes: benchmarks/README.md."""
-    notes = [note for note in SHORT if note.language == language][:5]
+    notes = [note for language in ("pt", "en") for note in [one for one in SHORT if one.language == language][:7]]
     together = await hear_all(on(model), notes)
     assert max(model.batches) > 2
     never_stop = threading.Event()
@@ -121,7 +120,7 @@ async def test_notes_heard_together_are_heard_as_well_as_alone(model: Watched, l
         " ".join(
             segment.text
             for clip in model.clips(decode(note.audio, 60))
-            for segment in model.hear_alone(clip, language, "", never_stop)
+            for segment in model.hear_alone(clip, note.language, "", never_stop)
         )
         for note in notes
     ]
@@ -129,7 +128,6 @@ async def test_notes_heard_together_are_heard_as_well_as_alone(model: Watched, l
     single = word_error_rate((note.words, text) for note, text in zip(notes, alone, strict=True))
     assert batched <= single + 0.02, [one.text for one in together]
     assert single < 0.15
-    assert {one.language for one in together} == {language}
 
 
 async def test_languages_do_not_share_a_call(model: Watched) -> None:
