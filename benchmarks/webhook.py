@@ -13,12 +13,14 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from api.demo import Said, event, free_port, samples, wait_until_ready
+from api.demo import Said, event, free_port, wait_until_ready
 from api.processes import ProcessTree
 from api.whatsapp import sign
+from benchmarks.notes import FOLDER, voice_notes
 from benchmarks.report import Report
 from config import Secret, Settings, load, replaced
 from pipeline.embedded import EmbeddedServer
+from stages.audio.model import CLIP
 
 SECRET = "benchmark"  # noqa: S105 - of a service on loopback that ends with the run
 BACKLOG = 16  # voice notes kept waiting, so that the transcriber never pauses
@@ -55,7 +57,7 @@ def _settings(folder: Path, url: str) -> Settings:
         data={"folder": folder},
         http={"port": free_port()},
         whatsapp={"app_secret": Secret(SECRET)},
-        audio={"roots": [samples()]},
+        audio={"roots": [FOLDER], "keep_transcripts": 0.0},  # the same notes come again, and are to cost as much
         log={"level": "warning"},
     )
 
@@ -81,7 +83,7 @@ async def _post(http: aiohttp.ClientSession, due: float) -> float:
 
 async def _keep_transcribing(http: aiohttp.ClientSession) -> None:
     """Keep a backlog of voice notes until cancelled."""
-    notes = itertools.cycle(sorted(str(note) for note in samples().glob("*.ogg")))
+    notes = itertools.cycle(str(note.path) for note in voice_notes() if note.seconds <= CLIP)
     while True:
         for _ in range(BACKLOG - (await _depth(http))["waiting"]):
             job = {"kind": "transcribe", "payload": {"source": next(notes)}}

@@ -181,6 +181,15 @@ async def test_a_full_call_does_not_wait_for_more(size: int) -> None:
     assert await hear_all(batcher, [note("a", 5), note("b", 5)][:size]) == [None] * size
 
 
+async def test_a_call_that_becomes_full_while_it_waits_for_more_is_made() -> None:
+    batcher = Batcher(Model(), size=2, wait=3600)
+    first = asyncio.create_task(batcher.hear(note("a", 5), unreported))
+    await reached(lambda: batcher._callers)
+    await asyncio.sleep(0.01)
+    assert await hear_all(batcher, [note("b", 5)]) == [None]
+    await first
+
+
 async def test_who_comes_just_when_the_last_call_is_over_is_heard() -> None:
     """Some of these come between the caller's last look and its end."""
     batcher = Batcher(Model(), size=1, wait=0)
