@@ -101,7 +101,7 @@ def live_consumers(consumers: list[list[Any]], silent: float) -> list[bytes]:
     """The names of a group's consumers that were heard of within `silent` seconds."""
     known = [dict(zip(consumer[::2], consumer[1::2], strict=True)) for consumer in consumers]
     live = [consumer[b"name"] for consumer in known if consumer[b"idle"] <= silent * 1000]
-    return [name for name in live if not name.startswith(b"~")]
+    return [name for name in live if name not in (RETRYING, RELEASED, LIMITED)]
 
 
 def of_set_aside(view: JobView, kept: bytes, due: bytes | None) -> JobView:

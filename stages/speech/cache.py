@@ -6,19 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import msgspec
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
+from stages.object_store import bucket_at
 from stages.speech.opus import voice_note
 from stages.speech.program import SpeechProgram, SpeechUnavailable
 from stages.speech.text import speakable
-
-if TYPE_CHECKING:
-    from obstore.store import S3Config
 
 TEXT_LIMIT = 1_000  # characters: a good minute
 DURATION_LIMIT = 300.0  # seconds
@@ -97,14 +95,7 @@ class CachedSynthesizer:
         if not self._in_s3:
             return LocalStore(self._place, mkdir=True)
         bucket, _, prefix = self._place.removeprefix("s3://").partition("/")
-        config: S3Config = {"endpoint": self._endpoint} if self._endpoint else {}
-        return S3Store(
-            bucket,
-            prefix=prefix or None,
-            config=config,
-            client_options={"allow_http": True},  # where the endpoint says so: the setting, or AWS_ENDPOINT_URL
-            retry_config={"max_retries": 2},
-        )
+        return bucket_at(self._endpoint, bucket, prefix=prefix or None, retries=2)
 
     @contextmanager
     def _place_named(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import msgspec
 import obstore
@@ -11,6 +12,10 @@ from obstore.store import S3Store
 
 from pipeline import Permanent
 from stages.audio.sources.web import CHUNK, Timeouts
+from stages.object_store import bucket_at
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 # What AWS lets a bucket be called: nothing that would mean something else in an address.
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -70,20 +75,13 @@ class S3:
         return bytes(content)
 
     def _opened(self, bucket: str) -> S3Store:
-        endpoint = self._store.endpoint
-        return S3Store(
-            bucket,
-            # Under the name that goes over all of AWS's variables.
-            config={"aws_endpoint_url_s3": endpoint} if endpoint else {},
-            client_options={
-                # AWS's own endpoints are https whatever this says; AWS_ENDPOINT_URL is the operator's word.
-                "allow_http": not endpoint.startswith("https://"),
-                "connect_timeout": timedelta(seconds=self._timeouts.connect),
-                "read_timeout": timedelta(seconds=self._timeouts.read),
-                "timeout": timedelta(seconds=self._timeouts.total),
-            },
-            retry_config={"max_retries": 0},  # a try of the job is one try
-        )
+        timeouts: ClientConfig = {
+            "connect_timeout": timedelta(seconds=self._timeouts.connect),
+            "read_timeout": timedelta(seconds=self._timeouts.read),
+            "timeout": timedelta(seconds=self._timeouts.total),
+        }
+        # No retries: a try of the job is one try.
+        return bucket_at(self._store.endpoint, bucket, retries=0, options=timeouts)
 
 
 def _reason(error: BaseError) -> str:
