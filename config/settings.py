@@ -24,6 +24,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]  # a year: infinity is no time
 Wait = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Rate = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]  # a second
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -73,12 +74,31 @@ class Worker(_Section, frozen=True):
     grace: Seconds
 
 
+class Sender(_Section, frozen=True):
+    """What a tenant has of its own; the rest is as [whatsapp] says."""
+
+    phone_number_id: str = ""
+    access_token: Secret = Secret("")
+    graph_url: str = ""
+    version: str = ""
+    template: str = ""
+    template_language: str = ""
+
+
 class WhatsApp(_Section, frozen=True):
     app_secret: Secret
     verify_token: Secret
     access_token: Secret
     graph_url: str
     version: str
+    phone_number_id: str
+    template: str
+    template_language: str
+    senders: dict[str, Sender]
+    per_second: Rate
+    pair_every: Seconds
+    pair_burst: Count
+    timeout: Seconds
 
 
 class Audio(_Section, frozen=True):
@@ -133,7 +153,35 @@ class Speech(_Section, frozen=True):
 
 
 class Notification(_Section, frozen=True):
+    channel: Literal["auto", "whatsapp", "outbox"]
     concurrency: Count
+    region: str
+    vendors: dict[str, str]
+    unknown: Literal["resend", "hold"]
+    unknown_wait: Wait
+    probe: Seconds
+
+
+class Email(_Section, frozen=True):
+    host: str
+    port: Port
+    security: Literal["starttls", "tls", "none"]
+    user: str
+    password: Secret
+    sender: str
+    timeout: Seconds
+
+
+class Fallback(_Section, frozen=True):
+    email: str
+    emails: dict[str, str]
+    url: Secret
+    secret: Secret
+
+
+class Alerts(_Section, frozen=True):
+    to: list[str]
+    every: Seconds
 
 
 class Tenants(_Section, frozen=True):
@@ -160,6 +208,9 @@ class Settings(_Section, frozen=True):
     responder: Responder
     speech: Speech
     notification: Notification
+    email: Email
+    fallback: Fallback
+    alerts: Alerts
     tenants: Tenants
     store: Store
     log: Log
@@ -261,14 +312,16 @@ def _freeze(tree: Tree) -> Settings:
             sections[section] = msgspec.convert(tree[section], kind, strict=False, dec_hook=_from_plain)
         except msgspec.ValidationError as error:
             message, _, key = str(error).rpartition(" - at `$.")
-            key = key.rstrip("`").partition("[")[0]
-            shown = "" if get_type_hints(kind)[key] is Secret else f" = {tree[section][key]!r}"
+            key = key.rstrip("`").partition("[")[0].partition(".")[0]
+            shown = "" if key == "senders" or get_type_hints(kind)[key] is Secret else f" = {tree[section][key]!r}"
             raise SettingsError(f"setting {section}.{key}{shown}: {message}") from None
     settings = Settings(**sections)
     _check_url("redis.url", settings.redis.url, ("redis", "rediss", "unix"))
     _check_url("store.url", settings.store.url, ("sqlite+aiosqlite", "postgresql+asyncpg"))
     _check_url("s3.endpoint", Secret(settings.s3.endpoint), ("http", "https"))
-    _check_url("whatsapp.graph_url", Secret(settings.whatsapp.graph_url), ("http", "https"))
+    for address in (settings.whatsapp.graph_url, *(own.graph_url for own in settings.whatsapp.senders.values())):
+        _check_url("whatsapp.graph_url", Secret(address), ("http", "https"))
+    _check_url("fallback.url", settings.fallback.url, ("http", "https"))
     _check_networks(settings.audio.networks)
     return settings
 
@@ -332,7 +385,7 @@ def _parsed(section: str, key: str, value: str) -> Any:
     if kind not in (list, dict):
         return value
     with suppress(msgspec.DecodeError):  # an item of a list may have a comma in it
-        return msgspec.json.decode(value, type=kind[str] if kind is list else dict[str, str])
+        return msgspec.json.decode(value, type=kind[str] if kind is list else dict[str, Any])
     return [item for item in value.split(",") if item] if kind is list else value
 
 
@@ -340,7 +393,7 @@ def _as_text(value: object) -> str:
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, dict):
-        return msgspec.json.encode(value).decode()
+        return msgspec.json.encode(value, enc_hook=_as_text).decode()
     return msgspec.json.encode([str(item) for item in value]).decode() if isinstance(value, list) else str(value)
 
 

@@ -1,12 +1,17 @@
 """The payloads of the stages: what a job of each kind says. JSON over HTTP, MessagePack in the stream."""
 
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, Literal
 
 import msgspec
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000)]
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]  # since the epoch
+EmailAddress = Annotated[str, msgspec.Meta(pattern=r"^[^@\s<>,;]{1,64}@[^@\s<>,;]{1,250}$")]
+HttpUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+\S*$", max_length=2_000)]
+JobName = Annotated[str, msgspec.Meta(max_length=300)]
+Reason = Annotated[str, msgspec.Meta(max_length=2_000)]
 LanguageCode = Annotated[str, msgspec.Meta(pattern="^(auto|[a-z]{2,3})$")]
 
 
@@ -42,10 +47,80 @@ class ProcessConversation(msgspec.Struct, frozen=True):
 class SendClient(msgspec.Struct, frozen=True, omit_defaults=True):
     """Send a text to a customer. WhatsApp takes 4096 characters.
 
-    `audio` is the address of a voice note that says it, as a Synthesizer gives it. Jobs come over HTTP as well, so
-    a sender opens nothing that does not lie below the cache of speech, and sends the text alone where it is gone.
+    `to` is a phone number, or what WhatsApp calls the customer (a chat's id). `audio` is the address of a voice
+    note that says it, as a Synthesizer gives it. Jobs come over HTTP as well, so a sender opens nothing that does
+    not lie below the cache of speech, and sends the text alone where it is gone. `email` is for a fallback;
+    `template` sends the text by the approved template at once.
     """
 
     to: ShortText
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
     audio: ShortText | None = None
+    email: EmailAddress | None = None
+    template: bool = False
+
+
+class OrderItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was ordered; `price` is of one."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    price: Decimal | None = None
+
+
+class SendVendor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tell a vendor of a paid order. `proof_url` is the payment proof: an image or document that WhatsApp fetches.
+
+    `to` is the vendor's phone number where it is not the one in the settings; the rest is as in SendClient.
+    """
+
+    order_id: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    client_phone: ShortText
+    total: Decimal
+    items: Annotated[list[OrderItem], msgspec.Meta(max_length=500)] = []
+    proof_url: HttpUrl | None = None
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")] = "BRL"
+    to: ShortText | None = None
+    email: EmailAddress | None = None
+    template: bool = False
+
+
+class Fallback(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Say by another channel what could not be said over WhatsApp: to whom, the text, and why not.
+
+    `job` is the job that was to say it; `media_url` what came with the text; `email` as in SendClient.
+    """
+
+    to: ShortText
+    text: Text
+    subject: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    media_url: HttpUrl | None = None
+    email: EmailAddress | None = None
+    job: JobName = ""
+    reason: Reason = ""
+
+
+class Alert(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tell the administrators. What has the same `cause` (short, the same words each time) is told together.
+
+    `job` is the job that failed, if one did; `text` says what happened to this one.
+    """
+
+    cause: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    text: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
+    job: JobName = ""
+
+
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What WhatsApp tells of a message it took: its id there (wamid), what became of it, and when.
+
+    `job` is the job that sent it, which WhatsApp repeats (`biz_opaque_callback_data`); `code` and `error` say why
+    it failed.
+    """
+
+    message_id: ShortText
+    status: Literal["sent", "delivered", "read", "played", "failed"]
+    at_ms: Milliseconds
+    job: JobName = ""
+    code: int | None = None
+    error: Reason = ""

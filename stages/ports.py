@@ -129,13 +129,31 @@ class Synthesizer(Protocol):
         """
 
 
-class Messenger(Protocol):
-    async def send(
-        self, *, job_id: str, tenant: str, to: str, text: str, redelivered: bool, audio: str | None = None
-    ) -> str:
-        """Send a text, spoken where there is `audio` (see SendClient); returns the channel's id for it.
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message to a customer or vendor: its text, and what is sent along or in its place.
 
-        The same job may come again (`redelivered`) after a crash between sending and settling.
+    `audio` says the text (see SendClient); `media_url` is an image or document that the text goes under;
+    `template` has the channel say the text by its approved template.
+    """
+
+    tenant: str
+    to: str
+    text: str
+    audio: str | None = None
+    media_url: str | None = None
+    template: bool = False
+
+
+class Messenger(Protocol):
+    """A channel that messages go out by."""
+
+    name: str  # for people
+    knows_jobs: bool  # asked again for the same job it does not send twice
+
+    async def send(self, job_id: str, message: Outgoing, *, again: bool) -> str:
+        """Send a message; returns the channel's id for it. `again`: this job may have been sent before.
+
+        Raises NotSent or OutcomeUnknown.
         """
 
 

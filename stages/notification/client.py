@@ -2,7 +2,7 @@
 
 from pipeline import Context
 from stages.jobs import SendClient
-from stages.ports import Messenger
+from stages.ports import Messenger, Outgoing
 
 
 class ClientHandler:
@@ -12,12 +12,6 @@ class ClientHandler:
         self._messenger = messenger
 
     async def __call__(self, ctx: Context, job: SendClient) -> dict[str, str]:
-        message_id = await self._messenger.send(
-            job_id=str(ctx.job_id),
-            tenant=ctx.tenant,
-            to=job.to,
-            text=job.text,
-            redelivered=ctx.attempt > 1,
-            audio=job.audio,
-        )
+        message = Outgoing(tenant=ctx.tenant, to=job.to, text=job.text, audio=job.audio, template=job.template)
+        message_id = await self._messenger.send(str(ctx.job_id), message, again=ctx.attempt > 1)
         return {"messageId": message_id}

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import msgspec
 
 from pipeline.message import now_ms
+from stages.ports import Outgoing
 
 
 class Sent(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -20,6 +21,7 @@ class Sent(msgspec.Struct, rename="camel", omit_defaults=True):
     text: str
     sent_ms: int
     audio: str | None = None
+    media_url: str | None = None
 
 
 class Outbox:
@@ -28,22 +30,31 @@ class Outbox:
     For a job that was delivered before it looks first whether that try had already written it.
     """
 
+    name = "outbox"
+    knows_jobs = True
+
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def send(
-        self, *, job_id: str, tenant: str, to: str, text: str, redelivered: bool, audio: str | None = None
-    ) -> str:
+    async def send(self, job_id: str, message: Outgoing, *, again: bool) -> str:
         """See the port."""
-        sent = Sent(job_id, tenant, to, text, now_ms(), audio)
-        await asyncio.to_thread(self._append, sent, redelivered)
+        sent = Sent(
+            job_id,
+            message.tenant,
+            message.to,
+            message.text,
+            now_ms(),
+            message.audio,
+            message.media_url,
+        )
+        await asyncio.to_thread(self._append, sent, again)
         return f"outbox:{job_id}"
 
-    def _append(self, sent: Sent, redelivered: bool) -> None:
+    def _append(self, sent: Sent, again: bool) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if redelivered and self._has(sent.job_id):
+            if again and self._has(sent.job_id):
                 return
             file.write(_line_break_due(file) + msgspec.json.encode(sent) + b"\n")
 

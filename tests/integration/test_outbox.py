@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from stages.notification.outbox import Outbox, Sent
+from stages.ports import Outgoing
 
 pytestmark = pytest.mark.integration
 
@@ -19,14 +20,14 @@ SENDER = """
 import asyncio, sys
 from pathlib import Path
 from stages.notification.outbox import Outbox
+from stages.ports import Outgoing
 
 async def send(path, sender):
     outbox = Outbox(Path(path))
+    message = Outgoing(tenant="shop", to="chat", text="é" * 4096)
     for n in range(40):
-        for name, redelivered in ((sender, False), ("shared", True)):
-            await outbox.send(
-                job_id=f"{name}-{n}", tenant="shop", to="chat", text="é" * 4096, redelivered=redelivered
-            )
+        for name, again in ((sender, False), ("shared", True)):
+            await outbox.send(f"{name}-{n}", message, again=again)
 
 asyncio.run(send(*sys.argv[1:]))
 """
@@ -37,8 +38,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "outbox.jsonl"
 
 
-async def send(outbox: Outbox, job_id: str, *, text: str = "olá\n👋", redelivered: bool = False) -> str:
-    return await outbox.send(job_id=job_id, tenant="shop", to="chat", text=text, redelivered=redelivered)
+async def send(outbox: Outbox, job_id: str, *, text: str = "olá\n👋", again: bool = False) -> str:
+    return await outbox.send(job_id, Outgoing(tenant="shop", to="chat", text=text), again=again)
 
 
 def raw(path: Path) -> bytes:
@@ -64,9 +65,8 @@ async def test_a_message_is_one_line_that_says_everything(path: Path) -> None:
 
 
 async def test_a_spoken_message_says_where_its_voice_note_is(path: Path) -> None:
-    await Outbox(path).send(
-        job_id="1", tenant="shop", to="chat", text="olá", redelivered=False, audio="/tts/a.ogg"
-    )
+    message = Outgoing(tenant="shop", to="chat", text="olá", audio="/tts/a.ogg")
+    await Outbox(path).send("1", message, again=False)
     (sent,) = lines(path)
     assert sent.audio == "/tts/a.ogg"
 
@@ -74,15 +74,15 @@ async def test_a_spoken_message_says_where_its_voice_note_is(path: Path) -> None
 async def test_a_redelivered_job_is_written_once(path: Path) -> None:
     outbox = Outbox(path)
     await send(outbox, "1")
-    assert await send(outbox, "1", redelivered=True) == "outbox:1"
-    await send(outbox, "2", redelivered=True)  # it had not come to writing it
+    assert await send(outbox, "1", again=True) == "outbox:1"
+    await send(outbox, "2", again=True)  # it had not come to writing it
     assert [sent.job_id for sent in lines(path)] == ["1", "2"]
 
 
 async def test_one_job_id_that_begins_another_is_not_it(path: Path) -> None:
     outbox = Outbox(path)
     await send(outbox, "1-10", text='"jobId":"1-1"')
-    await send(outbox, "1-1", redelivered=True)
+    await send(outbox, "1-1", again=True)
     assert [sent.job_id for sent in lines(path)] == ["1-10", "1-1"]
 
 
@@ -112,7 +112,7 @@ async def test_a_line_after_a_torn_one_stays_readable(path: Path, kept: float) -
     cut = kept if isinstance(kept, int) else int(len(second) * kept)
     put(path, first + second[:cut])
     await send(outbox, "next")
-    await send(outbox, "torn", text="again", redelivered=True)
+    await send(outbox, "torn", text="again", again=True)
     readable = raw(path).splitlines()
     assert readable[1] == second[:cut]
     again = [msgspec.json.decode(line, type=Sent).job_id for line in (readable[0], *readable[2:])]
@@ -123,7 +123,7 @@ async def test_a_line_that_lacks_only_its_end_counts(path: Path) -> None:
     outbox = Outbox(path)
     await send(outbox, "1")
     put(path, raw(path).rstrip(b"\n"))
-    await send(outbox, "1", redelivered=True)
+    await send(outbox, "1", again=True)
     await send(outbox, "2")
     assert [sent.job_id for sent in lines(path)] == ["1", "2"]
 
@@ -131,5 +131,5 @@ async def test_a_line_that_lacks_only_its_end_counts(path: Path) -> None:
 @pytest.mark.parametrize("junk", [b"\xff\xfe\n", b'{"jobId": "\xc3"}\n', b"[]\n", b"\n", b"\0" * 50])
 async def test_lines_that_are_none_of_ours_are_passed_over(path: Path, junk: bytes) -> None:
     put(path, junk)
-    await send(Outbox(path), "1", redelivered=True)
+    await send(Outbox(path), "1", again=True)
     assert msgspec.json.decode(raw(path).splitlines()[-1], type=Sent).job_id == "1"
