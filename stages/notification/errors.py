@@ -4,7 +4,7 @@ NotSent                 what was sent to the channel is known not to have gone o
 ├── Retryable           another try may help
 ├── RateLimited         one too many for this number, or this recipient
 ├── OutsideWindow       the customer was silent for 24 hours: only a template goes out
-├── SenderPaused        this number may not send, or not with this token: all its messages would fail
+├── SenderPaused        this number may not send now, or not with this token: it stays so
 └── Refused             this message never goes out this way
 OutcomeUnknown          the channel was asked, and nobody knows what it made of it
 """
@@ -13,7 +13,7 @@ from pipeline import RiachoError
 
 
 class NotSent(RiachoError):
-    """`code` is the channel's own for what was wrong, None where it gave none. The message has no secrets in it."""
+    """`code` is the channel's own for what was wrong, None where it gave none. The message has no secrets."""
 
     def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
