@@ -15,16 +15,18 @@ from pipeline import telemetry
 from pipeline.broker import Broker
 from pipeline.errors import BadInput, Permanent, RetryLater, ServerUnavailable
 from pipeline.keys import LIMITED
-from pipeline.message import Delivery, Envelope, opener, seal
-from pipeline.outcome import Bury, Done, Ending, Outcome, Retry, Settled, Throttled
+from pipeline.message import Delivery, Envelope, Job, opener, seal
+from pipeline.outcome import Bury, Done, Ending, Forward, Outcome, Retry, Settled, Throttled
 from pipeline.retry import RetryPolicy
-from pipeline.stage import Context, Stage
+from pipeline.stage import Context, RateLimit, Stage
 
 log = logging.getLogger(__name__)
 
 ERROR_LIMIT = 500  # characters of an exception kept with the job
 RESULT_LIMIT = 1_048_576  # bytes of a result: it lies in Redis' memory
 LONGEST_WAIT = 366 * 86_400.0  # seconds before another try
+
+STALE = 250.0  # ms after its time that a token is still good, where they come more often than that
 
 NIL = msgspec.Raw(b"\xc0")
 NOTHING = Settled(NIL)  # most jobs end in it
@@ -166,15 +168,18 @@ class Executor:
         except (ValueError, RecursionError) as error:
             return Bury(f"cannot be read: {error}")
         if delivery.attempt > (envelope.retry or stage.retry).attempts:
-            return Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
+            poison = Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
+            return self._buried(stage, delivery, envelope, poison)
         return envelope
 
     async def _admit(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any]) -> Ending | None:
         """Take a token from the job's buckets; what to do instead of running it where there is none."""
-        if stage.rates is None or delivery.since == LIMITED:  # it waited for its token
+        if stage.rates is None:
             return None
         try:
-            limits = stage.rates(envelope.payload)
+            limits = stage.rates(envelope.tenant, envelope.payload)
+            if delivery.since == LIMITED:  # it waited for its tokens
+                limits = [limit for limit in limits if _stale(delivery, limit)]
             wait = await self._throttle(limits) if limits else 0
         except (ServerUnavailable, RedisError) as error:
             return Retry(1.0, _said(error), counts=False)
@@ -189,30 +194,52 @@ class Executor:
         outcome = returned if isinstance(returned, Outcome) else Done(returned)
         if delivery.unwanted and not isinstance(outcome, Done):
             return CANCELLED
+        ending: Ending = NOTHING
         match outcome:
             case Retry():
                 policy = envelope.retry or stage.retry
-                return _again(delivery, policy, msgspec.structs.replace(outcome, error=_clean(outcome.error)))
+                ending = _again(delivery, policy, msgspec.structs.replace(outcome, error=_clean(outcome.error)))
             case Bury(reason, error):
-                return Bury(_clean(reason), _clean(error))
+                ending = Bury(_clean(reason), _clean(error))
             case Done(None, ()):
                 return NOTHING
             case Done():
-                return self._write(stage, delivery, outcome)
+                ending = self._write(stage, delivery, outcome)
+        return self._buried(stage, delivery, envelope, ending) if isinstance(ending, Bury) else ending
+
+    def _buried(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], bury: Bury) -> Bury:
+        """A burial with what its stage hands on for it."""
+        if stage.buried is None:
+            return bury
+        try:
+            jobs = stage.buried(Context(delivery, envelope, self._report), envelope.payload, bury)
+            return msgspec.structs.replace(bury, forwards=self._sealed(delivery, jobs))
+        except Exception:  # a handler's own code; the dead letter must not be lost for it
+            log.exception("%s is buried, and nothing is handed on for it", delivery.id)
+            return bury
+
+    def _sealed(self, delivery: Delivery, jobs: Sequence[Job]) -> tuple[Forward, ...]:
+        return tuple(
+            (job.stage, seal(job, delivery.trace), target.account(job.tenant), int(job.delay * 1000))
+            for job in jobs
+            for target in (self._pipeline.check(job),)
+        )
 
     def _write(self, stage: Stage, delivery: Delivery, done: Done) -> Ending:
         try:
-            forwards = tuple(
-                (job.stage, seal(job, delivery.trace), target.account(job.tenant), int(job.delay * 1000))
-                for job in done.forward
-                for target in (self._pipeline.check(job),)
-            )
+            forwards = self._sealed(delivery, done.forward)
             encoded = _encode(done.result) if stage.keep_results else NIL
         except (BadInput, TypeError, ValueError, OverflowError, RecursionError) as error:
             return Bury("what its handler returned cannot be written", _clean(_said(error)))
         if len(encoded) > RESULT_LIMIT:
             return Bury(f"its result of {len(encoded):,} bytes is over the limit of {RESULT_LIMIT:,}")
         return Settled(msgspec.Raw(encoded), forwards)
+
+
+def _stale(delivery: Delivery, limit: RateLimit) -> bool:
+    """Whether a token is no longer good, as its job comes late: used together, the tokens of many would be a burst
+    over the limit."""
+    return delivery.late_ms > max(STALE, 1000 / limit.per_second)
 
 
 def _outcome(error: BaseException, slot: Slot) -> Retry | Bury:

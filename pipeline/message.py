@@ -78,8 +78,8 @@ class Delivery(msgspec.Struct, gc=False):
     """One entry handed to this worker.
 
     `attempt` counts deliveries, this one included. `origin` is the id of a job that got one before it was in the
-    stream; `since` is the consumer it was taken from. `trace` is the traceparent of the try, once it ran; `parked`
-    says that it ended in another try later, `unwanted` that somebody cancelled it.
+    stream; `since` is the consumer it was taken from, `late_ms` after it was due. `trace` is the traceparent of
+    the try, once it ran; `parked` says that it ended in another try later, `unwanted` that somebody cancelled it.
     """
 
     stage: str
@@ -89,6 +89,7 @@ class Delivery(msgspec.Struct, gc=False):
     attempt: int
     origin: bytes = b""
     since: bytes = b""
+    late_ms: int = 0
     trace: str = ""
     parked: bool = False
     unwanted: bool = False

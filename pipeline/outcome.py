@@ -28,22 +28,27 @@ class Throttled(msgspec.Struct, frozen=True):
     after: float
 
 
+# A job as it is handed on: its stage, its envelope, its account there, its delay in ms.
+Forward = tuple[str, bytes, str, int]
+
+
 class Bury(msgspec.Struct, frozen=True):
-    """To the dead letters. `reason` is for a person, `error` for who has to mend it."""
+    """To the dead letters. `reason` is for a person, `error` for who has to mend it. `forwards` are the stage's to
+    name (`Stage.buried`), not the handler's."""
 
     reason: str
     error: str = ""
+    forwards: tuple[Forward, ...] = ()
 
 
 Outcome = Done | Retry | Bury
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
-    """`Done`, ready to be written: the result in MessagePack, each forward as its stage, envelope, tenant and
-    delay in ms. Or the end of a job that somebody cancelled."""
+    """`Done`, ready to be written, its result in MessagePack. Or the end of a job that somebody cancelled."""
 
     result: msgspec.Raw
-    forwards: tuple[tuple[str, bytes, str, int], ...] = ()
+    forwards: tuple[Forward, ...] = ()
     cancelled: bool = False
 
 

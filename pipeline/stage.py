@@ -7,6 +7,7 @@ import msgspec
 
 from pipeline.errors import BadInput, BadPayload, UnknownStage, did_you_mean
 from pipeline.message import Delivery, Envelope, Job, JobId
+from pipeline.outcome import Bury
 from pipeline.retry import RetryPolicy
 
 LONGEST_DELAY = 366 * 86_400.0  # seconds
@@ -89,9 +90,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     How much at a time: a worker runs `concurrency` jobs (or batches), and may hold `prefetch` jobs more. A tenant
     has no more than `tenant_limit` unfinished jobs per partition in the stream, backing off included, so that its
     flood stays out of the way of others (0: any number); `shared_limit` is the same for all of them together,
-    whoever their tenant, and so bounds what runs at a time over all workers. `rates(payload)` names the token
-    buckets a job takes a token from before it runs. The stage holds `high_water` unfinished jobs per partition
-    in all.
+    whoever their tenant, and so bounds what runs at a time over all workers. `rates(tenant, payload)` names the
+    token buckets a job takes a token from before it runs. The stage holds `high_water` unfinished jobs per
+    partition in all.
+
+    `check(tenant, payload)` looks at what comes from outside: it returns the payload as it is to be kept, or
+    raises ValueError with the reason it is refused for. `buried(ctx, payload, why)` names the jobs that a job's
+    burial is handed on to, in the same atomic step, whatever it was buried for.
     """
 
     queue: str
@@ -104,7 +109,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch | None = None
     tenant_limit: int = 0
     shared_limit: int = 0
-    rates: Callable[[Any], Sequence[RateLimit]] | None = None
+    rates: Callable[[str, Any], Sequence[RateLimit]] | None = None
+    check: Callable[[str, Any], Any] | None = None
+    buried: Callable[[Context, Any, Bury], Sequence[Job]] | None = None
     timeout: float = 30.0
     retry: RetryPolicy = RetryPolicy()
     high_water: int = 100_000
@@ -186,9 +193,10 @@ class Pipeline:
             )
         return stage
 
-    def payload(self, stage: Stage, value: object) -> Any:
-        """Plain data as the stage's payload type. Raises BadPayload naming the field."""
+    def payload(self, stage: Stage, value: object, tenant: str = "") -> Any:
+        """Plain data as the stage's payload type, looked at by its check. Raises BadPayload naming the field."""
         try:
-            return msgspec.convert(value, stage.payload)
-        except msgspec.ValidationError as error:
+            payload: Any = msgspec.convert(value, stage.payload)
+            return stage.check(tenant, payload) if stage.check else payload
+        except ValueError as error:  # msgspec's are such
             raise BadPayload(f"payload of {stage.full_name}: {error}") from None

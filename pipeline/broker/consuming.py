@@ -1,6 +1,6 @@
 """Entries out to workers, and their outcomes back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from pipeline.message import (
     encode_record,
     now_ms,
 )
-from pipeline.outcome import Bury, Settled, Throttled
+from pipeline.outcome import Bury, Forward, Settled, Throttled
 from pipeline.outcome import Retry as RetryOutcome
 from pipeline.signals import Inbox
 from pipeline.stage import RateLimit, Stage
@@ -142,18 +142,19 @@ class Consuming(Access):
         return count
 
     async def _settle_rest(self, stage: Stage, partition: int, done: list[tuple[Delivery, Settled]]) -> int:
-        targets = list(dict.fromkeys(name for _, settled in done for name, *_ in settled.forwards))
-        place = {name: index for index, name in enumerate(targets, 1)}
-        args: list[Any] = [GROUP, self._keys.signals, stage.account_limit]
-        for name in targets:
-            args += name, self.pipeline.stage(name).account_limit, str(JobId(name, partition, ""))
+        targets = _targets(settled.forwards for _, settled in done)
+        args: list[Any] = [GROUP, self._keys.signals, stage.account_limit, *self._about(targets, partition)]
         for delivery, settled in done:
-            args += delivery.entry, delivery.job, *_record(stage, delivery, settled), len(settled.forwards)
-            for name, envelope, account, delay in settled.forwards:
-                args += place[name], envelope, account, delay
+            args += delivery.entry, delivery.job, *_record(stage, delivery, settled)
+            args += _forwarded(settled.forwards, targets)
         keys = [key for name in (stage.name, *targets) for key in self._keys.place(name, partition)]
         replies: list[int] = await scripts.settle(self._wire, keys, args)
         return sum(replies)
+
+    def _about(self, targets: Iterable[str], partition: int) -> Iterator[str | int]:
+        """What scripts are told of the stages that jobs are handed on to."""
+        for name in targets:
+            yield from (name, self.pipeline.stage(name).account_limit, str(JobId(name, partition, "")))
 
     async def retry(
         self, stage: Stage, partition: int, consumer: str, failed: Sequence[tuple[Delivery, RetryOutcome]]
@@ -194,7 +195,9 @@ class Consuming(Access):
         self, stage: Stage, partition: int, consumer: str, dead: Sequence[tuple[Delivery, Bury]]
     ) -> list[bool]:
         """Move entries to the dead letters; False where one is no longer ours."""
-        args: list[Any] = [GROUP, consumer, stage.account_limit, int(FAILURE_TTL * 1000)]
+        targets = _targets(outcome.forwards for _, outcome in dead)
+        args: list[Any] = [GROUP, consumer, stage.account_limit, int(FAILURE_TTL * 1000), self._keys.signals]
+        args += self._about(targets, partition)
         for delivery, outcome in dead:
             record = Record(
                 state="failed",
@@ -204,8 +207,22 @@ class Consuming(Access):
                 error=outcome.error,
             )
             args += delivery.entry, delivery.attempt, delivery.job, delivery.body, encode_record(record)
-        keys = [*self._keys.place(stage.name, partition), self._keys.dead(stage.name, partition)]
+            args += _forwarded(outcome.forwards, targets)
+        places = [key for name in (stage.name, *targets) for key in self._keys.place(name, partition)]
+        keys = [*places, self._keys.dead(stage.name, partition)]
         return [reply == 1 for reply in await scripts.bury(self._wire, keys, args)]
+
+
+def _targets(all_forwards: Iterable[Sequence[Forward]]) -> dict[str, int]:
+    """The stages that jobs are handed on to, numbered from 1."""
+    names = dict.fromkeys(name for forwards in all_forwards for name, *_ in forwards)
+    return {name: index for index, name in enumerate(names, 1)}
+
+
+def _forwarded(forwards: Sequence[Forward], targets: Mapping[str, int]) -> Iterator[Any]:
+    yield len(forwards)
+    for name, *rest in forwards:
+        yield from (targets[name], *rest)
 
 
 def _record(stage: Stage, delivery: Delivery, settled: Settled) -> tuple[bytes, int]:
@@ -219,7 +236,13 @@ def _record(stage: Stage, delivery: Delivery, settled: Settled) -> tuple[bytes, 
 
 
 def _delivery(
-    stage: str, partition: int, entry: bytes, fields: list[bytes], attempt: int, since: bytes = b""
+    stage: str,
+    partition: int,
+    entry: bytes,
+    fields: list[bytes],
+    attempt: int,
+    since: bytes = b"",
+    late_ms: int = 0,
 ) -> Delivery:
     origin = dict(zip(fields[::2], fields[1::2], strict=True)).get(b"i", b"")
-    return Delivery(stage, partition, entry, body_of(fields), attempt, origin, since)
+    return Delivery(stage, partition, entry, body_of(fields), attempt, origin, since, late_ms)

@@ -119,6 +119,20 @@ local function put(p, body, tenant, limit, delay, signals, stage)
   return id
 end
 
+-- Hand a job on. ARGV from `about` on says of each stage it may go to: name, tenant limit, job id prefix; from `first`
+-- to `last` four arguments are a forward: index of its stage, envelope, tenant, delay ms. Returns the new jobs' ids.
+local function hand_on(about, first, last, signals)
+  local following = {}
+  for f = first, last, 4 do
+    local target = tonumber(ARGV[f])
+    local at = about + 3 * (target - 1)
+    local limit, delay = tonumber(ARGV[at + 1]), tonumber(ARGV[f + 3])
+    local added = put(place(1 + target), ARGV[f + 1], ARGV[f + 2], limit, delay, signals, ARGV[at])
+    following[#following + 1] = ARGV[at + 2] .. added
+  end
+  return table.concat(following, ',')
+end
+
 -- The next of a tenant's jobs that were held back, and not cancelled meanwhile, goes into the stream.
 local function move_up(p, tenant)
   while true do

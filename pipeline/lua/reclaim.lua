@@ -9,7 +9,7 @@ ARGV[1] group   ARGV[2] the claiming consumer   ARGV[3] lease ms   ARGV[4] most 
 ARGV[5] the stage's tenant limit
 
 Returns {ms until something more is due (-1: nothing is known of), entries}; an entry is {id, fields, delivery count,
-the consumer it was taken from}.
+the consumer it was taken from, ms since it was due}.
 ]]
 local p, group, me, lease = place(1), ARGV[1], ARGV[2], tonumber(ARGV[3])
 local room, limit, taken, now = tonumber(ARGV[4]), tonumber(ARGV[5]), {}, now_ms()
@@ -31,7 +31,7 @@ for _, id in ipairs(redis.call('ZRANGE', p.delays, '-inf', '(' .. now + 1, 'BYSC
   if body then admit(p, body, tenant, limit, id) end
 end
 
-local function take(id, min_idle, consumer, deliveries)
+local function take(id, min_idle, consumer, deliveries, late)
   if any_cancelled and redis.call('SISMEMBER', p.cancelled, id) == 1 then
     local entry = redis.call('XRANGE', p.stream, id, id)[1]
     remember_cancelled(p, entry and field_of(entry[2], 'i') or id, deliveries)
@@ -39,15 +39,19 @@ local function take(id, min_idle, consumer, deliveries)
   end
   -- An entry deleted behind our back is dropped from the pending list by XCLAIM itself (Redis 7.0+).
   local entry = redis.call('XCLAIM', p.stream, group, me, min_idle, id)[1]
-  if entry then taken[#taken + 1] = {entry[1], entry[2], deliveries + 1, consumer} end
+  if entry then taken[#taken + 1] = {entry[1], entry[2], deliveries + 1, consumer, late} end
 end
 
 -- Up to the end of this very ms: of those with one time each has a fraction of it more (park.lua).
-for _, id in ipairs(redis.call('ZRANGE', p.due, '-inf', '(' .. now + 1, 'BYSCORE', 'LIMIT', 0, room)) do
+local due = redis.call('ZRANGE', p.due, '-inf', '(' .. now + 1, 'BYSCORE', 'LIMIT', 0, room, 'WITHSCORES')
+for n = 1, #due, 2 do
+  local id = due[n]
   redis.call('ZREM', p.due, id)
   local consumer, deliveries = holder(p.stream, group, id)
   -- Else a zombie settled it while it was parked, or its group was lost and somebody has it anew.
-  if consumer and is_parked(consumer) then take(id, 0, consumer, deliveries) end
+  if consumer and is_parked(consumer) then
+    take(id, 0, consumer, deliveries, math.max(0, math.floor(now - due[n + 1])))
+  end
 end
 
 for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', p.stream, group)) do
@@ -55,7 +59,7 @@ for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', p.stream, group)) do
   if not is_parked(name) then
     if pending > 0 and #taken < room then
       local stale = redis.call('XPENDING', p.stream, group, 'IDLE', lease, '-', '+', room - #taken, name)
-      for _, entry in ipairs(stale) do take(entry[1], lease, name, entry[4]) end
+      for _, entry in ipairs(stale) do take(entry[1], lease, name, entry[4], 0) end
     elseif pending == 0 and idle > 10 * lease and name ~= me then
       redis.call('XGROUP', 'DELCONSUMER', p.stream, group, name)
     end

@@ -19,17 +19,8 @@ while i <= #ARGV do
   local last_forward = i + 4 + 4 * tonumber(ARGV[i + 4])
   local pending = holder(mine.stream, group, id) ~= nil
   if pending then
-    local following = {}
-    for f = i + 5, last_forward, 4 do
-      local target = tonumber(ARGV[f])
-      local about = 1 + 3 * target
-      local added = put(place(1 + target), ARGV[f + 1], ARGV[f + 2], tonumber(ARGV[about + 1]), tonumber(ARGV[f + 3]),
-        signals, ARGV[about])
-      following[#following + 1] = ARGV[about + 2] .. added
-    end
-    if record ~= '' then
-      remember(mine, job, ARGV[i + 3], 'record', record, 'next', table.concat(following, ','))
-    end
+    local following = hand_on(4, i + 5, last_forward, signals)
+    if record ~= '' then remember(mine, job, ARGV[i + 3], 'record', record, 'next', following) end
     finish(mine, group, id, limit)
   end
   replies[#replies + 1] = pending and 1 or 0

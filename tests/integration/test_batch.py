@@ -262,7 +262,7 @@ async def test_a_cancelled_job_of_a_running_batch_can_be_seen_and_is_not_tried_a
 
 async def test_jobs_without_a_token_are_left_out_of_the_batch_until_they_have_one(connector: Connector) -> None:
     batches = Batches()
-    pipeline = pipeline_of(batches, wait=0.2, rates=lambda _: [RateLimit("bucket", 5, burst=2)])
+    pipeline = pipeline_of(batches, wait=0.2, rates=lambda *_: [RateLimit("bucket", 5, burst=2)])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline):
         ids = await add_all(broker, jobs("many", 4))

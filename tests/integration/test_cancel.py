@@ -251,7 +251,7 @@ async def test_a_cancellation_while_a_job_asks_for_its_token_is_not_missed(
 
     monkeypatch.setattr(Broker, "throttle", slowly)
     noted = Noted(finish=False)
-    pipeline = Pipeline([stage("one", noted, rates=lambda _: ["a bucket"])])
+    pipeline = Pipeline([stage("one", noted, rates=lambda *_: ["a bucket"])])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline) as worker:
         job = await add_one(broker, job_of(1))

@@ -13,7 +13,20 @@ from hypothesis import strategies as st
 from pipeline import Broker, Context, Pipeline, RetryPolicy
 from pipeline.errors import ServerUnavailable
 from pipeline.stage import RateLimit
-from tests.support import Connector, Noted, Number, add_all, add_one, jobs, look, stage, status, until, working
+from tests.support import (
+    Connector,
+    Noted,
+    Number,
+    add_all,
+    add_one,
+    jobs,
+    look,
+    reached,
+    stage,
+    status,
+    until,
+    working,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -123,7 +136,7 @@ class Timed:
 
 async def test_jobs_run_at_their_rate_in_order_each_asking_once(connector: Connector, asked: list[float]) -> None:
     timed = Timed()
-    pipeline = Pipeline([stage("one", timed, prefetch=4, rates=lambda _: [RateLimit("a", 20, burst=2)])])
+    pipeline = Pipeline([stage("one", timed, prefetch=4, rates=lambda *_: [RateLimit("a", 20, burst=2)])])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline) as worker:
         before = time.monotonic()
@@ -138,7 +151,7 @@ async def test_jobs_run_at_their_rate_in_order_each_asking_once(connector: Conne
 
 async def test_two_workers_share_a_rate(connector: Connector, asked: list[float]) -> None:
     timed = Timed()
-    pipeline = Pipeline([stage("one", timed, concurrency=5, rates=lambda _: [RateLimit("a", 25)])])
+    pipeline = Pipeline([stage("one", timed, concurrency=5, rates=lambda *_: [RateLimit("a", 25)])])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline), working(connect, pipeline):
         before = time.monotonic()
@@ -148,10 +161,30 @@ async def test_two_workers_share_a_rate(connector: Connector, asked: list[float]
     assert len(asked) == 12
 
 
+async def test_tokens_nobody_used_in_time_are_no_burst_later(connector: Connector) -> None:
+    timed, gap = Timed(), 0.1
+    pipeline = Pipeline([stage("one", timed, concurrency=5, rates=lambda *_: [RateLimit("a", 1 / gap)])])
+    connect = connector(pipeline)
+    async with connect() as broker:
+        ids = await add_all(broker, jobs("one", 5))
+        async with working(connect, pipeline) as worker:
+            await reached(
+                lambda: worker.settler.counts["throttled"] == 4, what="the others waiting for their token"
+            )
+        left = 5 - len(timed.started)
+        assert left >= 2, "stopped before their time came"
+        await asyncio.sleep(left * gap + 0.3)  # all their times have passed
+        async with working(connect, pipeline):
+            for job in ids:
+                await until(broker, job, "completed")
+    late = sorted(at for _, at in timed.started[-left:])
+    assert all(after - before > 0.9 * gap for before, after in zip(late, late[1:], strict=False))
+
+
 async def test_waiting_for_a_token_is_waiting_and_no_try(connector: Connector) -> None:
     noted = Noted()
     once = RetryPolicy(attempts=1)
-    pipeline = Pipeline([stage("one", noted, retry=once, rates=lambda _: [RateLimit("a", HOURLY)])])
+    pipeline = Pipeline([stage("one", noted, retry=once, rates=lambda *_: [RateLimit("a", HOURLY)])])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline) as worker:
         first, second = await add_all(broker, jobs("one", 2))
@@ -167,7 +200,7 @@ async def test_waiting_for_a_token_is_waiting_and_no_try(connector: Connector) -
 
 async def test_a_job_may_need_no_token(connector: Connector, asked: list[float]) -> None:
     noted = Noted()
-    pipeline = Pipeline([stage("one", noted, rates=lambda p: [RateLimit("a", HOURLY)] if p.n == 0 else [])])
+    pipeline = Pipeline([stage("one", noted, rates=lambda _, p: [RateLimit("a", HOURLY)] if p.n == 0 else [])])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline):
         for job in await add_all(broker, jobs("one", 3)):
@@ -183,7 +216,7 @@ async def test_a_limited_job_that_failed_asks_again_for_its_next_try(
             raise OSError("not yet")
         return ctx.attempt
 
-    pipeline = Pipeline([stage("one", flaky, rates=lambda _: [RateLimit("a", 20)])])
+    pipeline = Pipeline([stage("one", flaky, rates=lambda *_: [RateLimit("a", 20)])])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline):
         job = await add_one(broker, jobs("one", 1)[0])
@@ -192,7 +225,7 @@ async def test_a_limited_job_that_failed_asks_again_for_its_next_try(
 
 
 async def test_rates_that_raise_are_a_failed_try(connector: Connector) -> None:
-    def rates(payload: Number) -> list[RateLimit]:
+    def rates(tenant: str, payload: Number) -> list[RateLimit]:
         raise LookupError("no such account")
 
     noted = Noted()
@@ -211,7 +244,7 @@ async def test_a_server_that_gives_no_token_costs_no_try(
         raise ServerUnavailable("Redis is away")
 
     monkeypatch.setattr(Broker, "throttle", away)
-    pipeline = Pipeline([stage("one", Noted(), rates=lambda _: [RateLimit("a", 1)])])
+    pipeline = Pipeline([stage("one", Noted(), rates=lambda *_: [RateLimit("a", 1)])])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline):
         view = await until(broker, await add_one(broker, jobs("one", 1)[0]), "retrying")

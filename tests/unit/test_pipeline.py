@@ -40,6 +40,18 @@ def test_a_payload_of_another_shape_is_refused_naming_the_field() -> None:
         pipeline.payload(one, {"n": "three"})
 
 
+def test_what_comes_from_outside_is_kept_as_its_check_returns_it() -> None:
+    def doubled(tenant: str, payload: Number) -> Number:
+        if payload.n > 10:
+            raise ValueError(f"{payload.n} is too much for {tenant}; 10 is the most")
+        return Number(payload.n * 2)
+
+    checked = stage("checked", unused, check=doubled)
+    assert pipeline.payload(checked, {"n": 3}, "shop") == Number(6)
+    with pytest.raises(BadPayload, match=r"payload of test.checked: 11 is too much for shop; 10 is the most"):
+        pipeline.payload(checked, {"n": 11}, "shop")
+
+
 def test_two_stages_cannot_share_a_name() -> None:
     with pytest.raises(ValueError, match="taken"):
         Pipeline([one, one])
