@@ -1,6 +1,7 @@
 """Rate limits: a token bucket shared by everybody, and stages whose jobs wait for their token."""
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import Sequence
@@ -178,7 +179,7 @@ async def test_tokens_nobody_used_in_time_are_no_burst_later(connector: Connecto
             for job in ids:
                 await until(broker, job, "completed")
     late = sorted(at for _, at in timed.started[-left:])
-    assert all(after - before > 0.9 * gap for before, after in zip(late, late[1:], strict=False))
+    assert all(after - before > 0.9 * gap for before, after in itertools.pairwise(late))
 
 
 async def test_waiting_for_a_token_is_waiting_and_no_try(connector: Connector) -> None:
