@@ -7,7 +7,7 @@ import msgspec
 NUMBER = "106540352242922"
 TOKEN = "EAAJ0standin0token0of0the0first0number0ZDZD"
 
-BSUID = r"^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$"  # a business-scoped user id: BR.13491208655302741918
+BSUID = r"^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}\Z"  # a business-scoped user id: BR.13491208655302741918
 
 # An error of `errors.ERRORS` by its code, or
 # pass          nothing goes wrong this time (in a script)
@@ -16,7 +16,7 @@ BSUID = r"^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$"  # a business-scoped user id: 
 # reset         the connection is reset before the message is looked at
 # reset-after   the message goes out, then the connection is reset
 # late          the message goes out, and the answer comes after Config.late
-Fault = Annotated[str, msgspec.Meta(pattern=r"^(pass|http-500|http-503|reset|reset-after|late|\d+)$")]
+Fault = Annotated[str, msgspec.Meta(pattern=r"^(pass|http-500|http-503|reset|reset-after|late|[0-9]+)\Z")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Code = int
@@ -63,9 +63,11 @@ class Config(_Part, frozen=True):
     both are accepted and then fail by a status, as they mostly do at Meta. `paused` are numbers that may not send,
     with the code. Recipients are written in digits alone, or as business-scoped user ids.
 
-    `faults` are shares of all messages; which ones it hits follows from `seed`, the message's callback data (else
-    its words) and how often it came, not from the order of arrival. `scripted` are the faults of a recipient's
-    next calls (of uploads: under "media"). Each answer takes `latency` seconds and up to `jitter` more.
+    `faults` are shares of all messages; which ones are hit follows from `seed`, the recipient, the words and how
+    often they came, not from the order of arrival, nor from the callback data, which differs from run to run. A
+    message is hit at most `in_a_row` times before it gets through; 0: there is no bound. `scripted` are the faults
+    of a recipient's next calls (of uploads: under "media"); these go first. Each answer takes `latency` seconds
+    and up to `jitter` more.
     """
 
     numbers: dict[str, str] = msgspec.field(default_factory=lambda: {NUMBER: TOKEN})
@@ -80,6 +82,7 @@ class Config(_Part, frozen=True):
     paused: dict[str, Code] = {}
     faults: dict[Fault, Share] = {}
     scripted: dict[str, tuple[Fault, ...]] = {}
+    in_a_row: Annotated[int, msgspec.Meta(ge=0)] = 0
     seed: int = 0
     late: Seconds = 60.0
     latency: Seconds = 0.0

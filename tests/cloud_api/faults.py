@@ -1,5 +1,6 @@
 """Which calls fail, and how: by script, else by chance that a seed decides."""
 
+import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -17,8 +18,10 @@ class Faults:
         for fault in config.faults:
             check(fault)
         self._shares: Mapping[str, float] = config.faults
+        self._most = config.in_a_row or math.inf
         self._seed = config.seed
         self._seen: Counter[str] = Counter()
+        self._row: Counter[str] = Counter()  # hits since it last got through
         self._scripts: dict[str, deque[str]] = {}
         for recipient, faults in config.scripted.items():
             self.script(recipient, faults)
@@ -42,6 +45,11 @@ class Faults:
 
     def _by_chance(self, message: str) -> str:
         self._seen[message] += 1
+        fault = "pass" if self._row[message] >= self._most else self._drawn(message)
+        self._row[message] = 0 if fault == "pass" else self._row[message] + 1
+        return fault
+
+    def _drawn(self, message: str) -> str:
         left = self.chance(message, self._seen[message])
         for fault, share in self._shares.items():
             left -= share

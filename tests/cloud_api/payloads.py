@@ -9,8 +9,8 @@ from msgspec import UNSET, UnsetType
 from tests.cloud_api.config import BSUID
 from tests.cloud_api.errors import MetaError
 
-Link = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+\S*$", max_length=2_048)]
-MediaId = Annotated[str, msgspec.Meta(pattern=r"^\d{1,30}$")]
+Link = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+\S*\Z", max_length=2_048)]
+MediaId = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,30}\Z")]
 Caption = Annotated[str, msgspec.Meta(max_length=1024)]
 BodyText = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
@@ -45,14 +45,14 @@ class Audio(_Media, frozen=True):
 
 
 class Language(_Strict, frozen=True):
-    code: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,3}(_[A-Z]{2,3})?$")]
+    code: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,3}(_[A-Z]{2,3})?\Z")]
     policy: Literal["deterministic"] = "deterministic"
 
 
 class Parameter(_Strict, frozen=True):
     type: Literal["text"]
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-    parameter_name: Annotated[str, msgspec.Meta(pattern="^[a-z_]+$")] | UnsetType = UNSET
+    parameter_name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]+\Z")] | UnsetType = UNSET
 
 
 class Component(_Strict, frozen=True):
@@ -61,7 +61,7 @@ class Component(_Strict, frozen=True):
 
 
 class Template(_Strict, frozen=True):
-    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{1,512}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,512}\Z")]
     language: Language
     components: Annotated[tuple[Component, ...], msgspec.Meta(max_length=1)] = ()
 
@@ -77,7 +77,7 @@ class Message(_Strict, frozen=True, kw_only=True):
     messaging_product: Literal["whatsapp"]
     type: Literal["text", "template", "image", "document", "audio"]
     recipient_type: Literal["individual"] = "individual"
-    to: Annotated[str, msgspec.Meta(pattern=r"^\+?[1-9]\d{6,14}$")] | UnsetType = UNSET
+    to: Annotated[str, msgspec.Meta(pattern=r"^\+?[1-9][0-9]{6,14}\Z")] | UnsetType = UNSET
     recipient: Annotated[str, msgspec.Meta(pattern=BSUID)] | UnsetType = UNSET
     text: Text | UnsetType = UNSET
     template: Template | UnsetType = UNSET

@@ -30,13 +30,14 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True):
 class Report(msgspec.Struct):
     """`answers` counts the calls by what they ended in: 'accepted', 'uploaded', an error's code, or a fault's name
     (for reset-after and late beside 'accepted'). `untold` statuses are yet to be taken by the webhook, `told` ones
-    were."""
+    were; `refusals` are the times that it did not take an event."""
 
     messages: list[Accepted]
     violations: list[str]
     answers: dict[str, int]
     untold: int = 0
     told: int = 0
+    refusals: int = 0
 
     def delivered_to(self, recipient: str) -> list[Accepted]:
         """What went out to a recipient and did not fail."""

@@ -1,19 +1,18 @@
 """The HTTP side: which call it is, whether it may be made, what goes wrong, and the answer."""
 
 import asyncio
-import base64
 import secrets
-import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from hashlib import blake2b
 from typing import Any, Self
 
 import msgspec
 from aiohttp import web
 
+from tests.cloud_api.answers import json, refusal, reset, success, wamid
 from tests.cloud_api.config import Config
 from tests.cloud_api.errors import MetaError
 from tests.cloud_api.faults import Faults
@@ -25,11 +24,12 @@ from tests.cloud_api.statuses import Teller
 
 _OUTSIDE_WINDOW = 131047
 _SENT_ANYWAY = ("reset-after", "late")
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing the socket resets the connection
 _PAGES = {
     "http-500": (500, b"<!DOCTYPE html><title>Error</title>Sorry, something went wrong."),
     "http-503": (503, b""),
 }
+
+_Act = Callable[[web.BaseRequest, str, int], Awaitable[web.StreamResponse]]
 
 
 class CloudApi:
@@ -77,9 +77,9 @@ class CloudApi:
     def report(self, offset: int = 0, limit: int | None = None) -> Report:
         """All that was seen; of the messages those from `offset` on, at most `limit`."""
         end = None if limit is None else offset + limit
-        return Report(
-            self.messages[offset:end], self.violations, dict(self.answers), self._teller.untold, self._teller.told
-        )
+        told = self._teller
+        messages = self.messages[offset:end]
+        return Report(messages, self.violations, dict(self.answers), told.untold, told.told, told.refused)
 
     def delivered_to(self, recipient: str) -> list[Accepted]:
         """See Report."""
@@ -103,7 +103,12 @@ class CloudApi:
             return await self._route(request, arrived)
         except MetaError as error:
             self._note(error, request)
-            return _refusal(error)
+            return refusal(error)
+        except (ConnectionError, web.RequestPayloadError):  # a caller that was killed broke no rule
+            return web.Response(status=400)
+        except Exception as error:
+            self.violations.append(f"{request.method} {request.path}: the stand-in itself failed: {error!r}")
+            raise
 
     def _note(self, error: MetaError, request: web.BaseRequest) -> None:
         self.answers[str(error.code)] += 1
@@ -113,12 +118,12 @@ class CloudApi:
     async def _route(self, request: web.BaseRequest, arrived: int) -> web.StreamResponse:
         if request.path == PATH:
             offset = int(request.query.get("offset", 0))
-            return _json(msgspec.json.encode(self.report(offset, PAGE)))
+            return json(msgspec.json.encode(self.report(offset, PAGE)))
         number, act = self._address(request)
         self._check_token(request, number)
         return await act(request, number, arrived)
 
-    def _address(self, request: web.BaseRequest) -> tuple[str, "_Act"]:
+    def _address(self, request: web.BaseRequest) -> tuple[str, _Act]:
         """Whose call it is, and for what. Raises MetaError."""
         _, version, *rest = request.path.split("/")
         acts: dict[str, _Act] = {"messages": self._message, "media": self._media}
@@ -145,8 +150,7 @@ class CloudApi:
         self._check_media(message, number)
         self._check_template(message)
         self._check_limits(number, message.address, arrived)
-        key = message.biz_opaque_callback_data or f"{message.address} {message.type} {message.words}"
-        fault = self._faults.next(message.address, key)
+        fault = self._faults.next(message.address, f"{message.address} {message.type} {message.words}")
         if fault != "pass" and fault not in _SENT_ANYWAY:
             return await self._fail(request, fault)
         accepted = self._accept(number, message, at_ms)
@@ -155,7 +159,7 @@ class CloudApi:
         if fault == "late":
             await self._be_late()
         await self._take_time(accepted.id)
-        return _json(_success(message, accepted.id))
+        return success(message, accepted.id)
 
     def _check_media(self, message: Message, number: str) -> None:
         media = message.media
@@ -202,7 +206,7 @@ class CloudApi:
             message.type,
             message.words,
             message.biz_opaque_callback_data,
-            _wamid(message.address),
+            wamid(message.address),
             at_ms,
             failure,
         )
@@ -218,14 +222,16 @@ class CloudApi:
 
     async def _media(self, request: web.BaseRequest, number: str, arrived: int) -> web.StreamResponse:
         upload = await read_upload(request, number)
-        fault = self._faults.next("media", "")
-        if fault != "pass":
+        fault = self._faults.next("media", blake2b(upload.content).hexdigest())
+        if fault == "late":
+            await self._be_late()
+        elif fault != "pass":
             return await self._fail(request, fault)
         media_id = str(secrets.randbelow(9 * 10**14) + 10**14)
         self.uploads[media_id] = upload
         self.answers["uploaded"] += 1
         await self._take_time(media_id)
-        return _json(msgspec.json.encode({"id": media_id}))
+        return json(msgspec.json.encode({"id": media_id}))
 
     async def _fail(self, request: web.BaseRequest, fault: str) -> web.StreamResponse:
         if fault.isdigit():
@@ -234,7 +240,7 @@ class CloudApi:
         if fault in _PAGES:
             status, body = _PAGES[fault]
             return web.Response(status=status, body=body, content_type="text/html")
-        _reset(request)
+        reset(request)
         return web.Response()
 
     async def _be_late(self) -> None:
@@ -247,23 +253,9 @@ class CloudApi:
             await asyncio.sleep(self.config.latency + self._faults.chance(what) * self.config.jitter)
 
 
-_Act = Callable[[web.BaseRequest, str, int], Awaitable[web.StreamResponse]]
-
-
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST + 2**20)
-
-
-def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
-
-
-def _refusal(error: MetaError) -> web.Response:
-    headers = {}
-    if error.code == 190:  # Meta repeats the token here as well
-        headers["WWW-Authenticate"] = f'OAuth "Facebook Platform" "invalid_token" "{error.message}"'
-    return _json(error.body(), error.status, headers)
 
 
 def _bad_token(message: str, violation: str = "") -> MetaError:
@@ -273,26 +265,3 @@ def _bad_token(message: str, violation: str = "") -> MetaError:
 def _unsupported(method: str, number: str) -> MetaError:
     what = f"Unsupported {method.lower()} request. Object with ID '{number}' does not exist, or cannot be loaded"
     return MetaError(100, what, subcode=33, message=what, violation=what)
-
-
-def _success(message: Message, wamid: str) -> bytes:
-    name = "wa_id" if message.to else "user_id"
-    answer = {
-        "messaging_product": "whatsapp",
-        "contacts": [{"input": message.input, name: message.address}],
-        "messages": [{"id": wamid, "message_status": "accepted"}],
-    }
-    return msgspec.json.encode(answer)
-
-
-def _wamid(recipient: str) -> str:
-    content = recipient.encode() + secrets.token_bytes(12)
-    return "wamid.HBg" + base64.b64encode(content).decode()
-
-
-def _reset(request: web.BaseRequest) -> None:
-    """Have the kernel answer with a reset instead of an orderly end."""
-    transport = request.transport
-    if transport:
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()

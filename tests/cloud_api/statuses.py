@@ -126,7 +126,7 @@ def _status(message: Accepted, status: str) -> dict[str, Any]:
     told: dict[str, Any] = {
         "id": message.id,
         "status": status,
-        "timestamp": str(int(time.time())),
+        "timestamp": str(message.at_ms // 1000),  # the same in every copy
         recipient: message.recipient,
     }
     if message.job:

@@ -129,7 +129,8 @@ BAD: dict[str, tuple[int, Any]] = {
     "another product": (100, text(messaging_product="messenger")),
     "a group": (100, text(recipient_type="group")),
     "nobody": (131008, {"messaging_product": "whatsapp", "type": "text", "text": {"body": "a"}}),
-    "letters in the number": (100, text(to="55 11 98765-4321")),
+    "a number with spaces": (100, text(to="55 11 98765-4321")),
+    "a line break in the number": (100, text(to=f"{TO}\n")),
     "an unknown field": (100, text(priority="high")),
     "an unknown field within": (100, of_type("text", body="a", format="bold")),
     "an empty text": (100, text("")),
@@ -299,6 +300,20 @@ def test_a_bucket_has_its_burst_and_then_one_for_each_interval() -> None:
     assert [take(start + 1000 * SECOND) for _ in range(4)] == [True, True, True, False]
 
 
+async def test_a_caller_that_goes_away_half_way_breaks_no_rule() -> None:
+    async with standing_in() as (api, caller):
+        for path, kind in (("messages", "application/json"), ("media", "multipart/form-data; boundary=x")):
+            _, writer = await asyncio.open_connection(*api.url.removeprefix("http://").split(":"))
+            head = f"POST /v26.0/{NUMBER}/{path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n"
+            writer.write(f"{head}Content-Type: {kind}\r\nContent-Length: 100\r\n\r\n--x".encode())
+            await writer.drain()
+            await caller.text()  # by when the half one is being read
+            writer.transport.abort()
+        await caller.text()
+        api.assert_clean()
+        assert api.answers == {"accepted": 3}
+
+
 async def test_more_than_so_many_a_second_are_refused_and_noted() -> None:
     async with standing_in(per_second=5) as (api, caller):
         answers = await asyncio.gather(*(caller.text(to=f"55119000000{n:02}") for n in range(8)))
@@ -389,6 +404,12 @@ async def test_which_messages_fail_depends_on_the_seed_and_not_on_the_order() ->
     assert 40 <= len(first) <= 80
     assert await failing(1, range(199, -1, -1)) == first
     assert await failing(2, range(200)) != first
+
+
+async def test_a_message_is_hit_so_often_and_then_gets_through() -> None:
+    async with standing_in(faults={"131016": 1.0}, in_a_row=2) as (api, caller):
+        assert [(await caller.text())[0] for _ in range(6)] == [500, 500, 200, 500, 500, 200]
+        api.assert_clean()
 
 
 async def test_answers_take_their_time() -> None:
