@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from stages.speech.text import speakable
 
 TEXT_LIMIT = 1_000  # characters: a good minute
 DURATION_LIMIT = 300.0  # seconds
+SIZE_LIMIT = 16 * 2**20  # bytes of a note that is read: WhatsApp takes no more
+KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}\.ogg")
 
 
 class CachedSynthesizer:
@@ -65,6 +68,33 @@ class CachedSynthesizer:
             self._under_way[key].add_done_callback(lambda _: self._under_way.pop(key))
         await asyncio.shield(self._under_way[key])
         return f"{self._place}/{key}"
+
+    async def read(self, address: str) -> bytes:
+        """The voice note behind an address that `speak` gave. Raises SpeechUnavailable.
+
+        Addresses come with jobs, so whatever is not a note in this cache is not looked at.
+        """
+        key = address.removeprefix(f"{self._place}/")
+        if key == address or not KEY.fullmatch(key):
+            raise SpeechUnavailable(
+                f"{address[:200]!r} is no voice note in {self._place}; see the setting speech.cache"
+            )
+        try:
+            async with asyncio.timeout(self._timeout):
+                with self._place_named():
+                    return await self._bytes(key)
+        except TimeoutError:
+            raise SpeechUnavailable(f"reading {address} took longer than {self._timeout:g} s") from None
+
+    async def _bytes(self, key: str) -> bytes:
+        try:
+            found = await obstore.get_async(self._store, key)
+        except FileNotFoundError:
+            raise SpeechUnavailable(f"there is no voice note {self._place}/{key} any more") from None
+        size = found.meta["size"]
+        if not 0 < size <= SIZE_LIMIT:
+            raise SpeechUnavailable(f"the voice note {self._place}/{key} has {size:,} bytes")
+        return bytes(await found.bytes_async())
 
     def _key(self, line: str) -> str:
         named = msgspec.json.encode((self._program.name, self._program.voice, line))

@@ -25,7 +25,7 @@ from stages.audio.decode import RATE, decode
 from stages.jobs import Incoming, ProcessConversation
 from stages.notification.outbox import Sent
 from stages.speech import program as speech_program
-from stages.speech.cache import TEXT_LIMIT, CachedSynthesizer
+from stages.speech.cache import SIZE_LIMIT, TEXT_LIMIT, CachedSynthesizer
 from stages.speech.program import SpeechProgram, SpeechUnavailable
 from tests.support import reached
 
@@ -247,6 +247,67 @@ async def test_an_empty_note_is_made_again(program: Program, cache: Cache) -> No
         cache.write(address, b"")
         await synthesizer.speak("Olá!")
     assert cache.read(address)
+
+
+async def test_a_note_is_read_by_its_address(program: Program, cache: Cache) -> None:
+    async with speaking(cache) as synthesizer:
+        address = await synthesizer.speak("Olá!")
+        assert await synthesizer.read(address) == cache.read(address)
+        cache.write(address, b"x" * (SIZE_LIMIT + 1))
+        with pytest.raises(SpeechUnavailable, match="has 16,777,217 bytes"):
+            await synthesizer.read(address)
+        with pytest.raises(SpeechUnavailable, match=r"there is no voice note .*/ab/cd/a+\.ogg any more"):
+            await synthesizer.read(f"{cache.place}/ab/cd/{'a' * 64}.ogg")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "{place}",
+        "{place}/",
+        "{place}/secret.ogg",
+        "{place}/../secret.ogg",
+        "{place}/ab/../../secret.ogg",
+        "{place}/ab/cd/../../../secret.ogg",
+        "{place}/%2e%2e/secret.ogg",
+        "{place}//{key}",
+        "{place}/./{key}",
+        "{place}/{key}/../{key}",
+        "{place}/{key}\n",
+        "{place}/{key}\0",
+        "{place}er/{key}",
+        "{key}",
+        "/{key}",
+        "file://{place}/{key}",
+        "s3://another-bucket/spoken replies/tts/{key}",
+        "/etc/passwd",
+        "https://example.com/{key}",
+        "",
+    ],
+)
+async def test_nothing_but_notes_below_the_cache_is_read(program: Program, cache: Cache, address: str) -> None:
+    async with speaking(cache) as synthesizer:
+        key = (await synthesizer.speak("Olá!")).removeprefix(f"{cache.place}/")
+        if not cache.endpoint:
+            around = Path(cache.place).parent
+            for secret in ("tts/secret.ogg", "secret.ogg", f"ttser/{key}"):
+                (around / secret).parent.mkdir(parents=True, exist_ok=True)
+                (around / secret).write_bytes(b"secret")
+        with pytest.raises(SpeechUnavailable, match="is no voice note in"):
+            await synthesizer.read(address.format(place=cache.place, key=key))
+
+
+async def test_reading_takes_a_bounded_time(
+    program: Program, folder: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    async with speaking(folder, timeout=0.3) as synthesizer:
+        address = await synthesizer.speak("Olá!")
+        monkeypatch.setattr("obstore.get_async", hang)
+        with pytest.raises(SpeechUnavailable, match=r"took longer than 0.3 s"):
+            await synthesizer.read(address)
 
 
 @pytest.mark.parametrize("text", ["", "👍 https://loja.com", "a" * (TEXT_LIMIT + 1)])

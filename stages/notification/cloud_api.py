@@ -1,0 +1,259 @@
+"""A client of WhatsApp's Cloud API.
+
+https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages
+"""
+
+import re
+from contextlib import suppress
+from types import TracebackType
+from typing import Annotated, ClassVar, NoReturn, Self, TypeVar
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from stages.notification.codes import error_of, shown
+from stages.notification.errors import OutcomeUnknown, Retryable, SenderPaused
+from stages.notification.phone import is_user_id
+
+ANSWER_LIMIT = 65_536  # bytes
+CONNECTIONS = 64
+# The request has not gone out where no connection came about.
+NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+T = TypeVar("T")
+
+
+class Sender(msgspec.Struct, frozen=True):
+    """A business phone number, and what it takes to send from it. `url` is the Graph API's, without the version;
+    `template` an approved template with one body parameter, in `template_language`."""
+
+    phone_number_id: str
+    token: str
+    url: str
+    version: str
+    template: str = ""
+    template_language: str = "pt_BR"
+
+    def __repr__(self) -> str:
+        return f"Sender({self.phone_number_id!r})"  # the token shows nowhere
+
+
+class Content(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a message consists of; the fields are Meta's."""
+
+    type: ClassVar[str]
+
+    @property
+    def payload(self) -> object:
+        """It as Meta takes it."""
+        return self
+
+
+class Text(Content, frozen=True):
+    """Up to 4096 characters."""
+
+    type: ClassVar[str] = "text"
+
+    body: str
+
+
+class Image(Content, frozen=True, omit_defaults=True):
+    """A JPEG or PNG that WhatsApp fetches; the caption has up to 1024 characters."""
+
+    type: ClassVar[str] = "image"
+
+    link: str
+    caption: str = ""
+
+
+class Document(Content, frozen=True, omit_defaults=True):
+    """A file that WhatsApp fetches; the caption has up to 1024 characters."""
+
+    type: ClassVar[str] = "document"
+
+    link: str
+    caption: str = ""
+    filename: str = ""
+
+
+class Audio(Content, frozen=True, omit_defaults=True):
+    """Uploaded before. With `voice` it shows as a voice note, which has to be ogg/opus."""
+
+    type: ClassVar[str] = "audio"
+
+    id: str
+    voice: bool = False
+
+
+class Template(Content, frozen=True):
+    """An approved template, with the parameters of its body in their order."""
+
+    type: ClassVar[str] = "template"
+
+    name: str
+    language: str
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def payload(self) -> object:
+        """It as Meta takes it."""
+        texts = [{"type": "text", "text": text} for text in self.parameters]
+        body = [{"type": "body", "parameters": texts}] if texts else []
+        return {"name": self.name, "language": {"code": self.language}, "components": body}
+
+
+class _Named(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
+
+
+class _Accepted(msgspec.Struct):
+    messages: Annotated[list[_Named], msgspec.Meta(min_length=1)]
+
+
+class _Error(msgspec.Struct):
+    code: int
+    error_subcode: int | None = None
+    message: object = ""
+    error_data: object = None
+
+    @property
+    def text(self) -> str:
+        title = re.sub(r"^\(#\d+\)\s*", "", str(self.message))
+        details = self.error_data.get("details", "") if isinstance(self.error_data, dict) else ""
+        return f"{title}: {details}" if details else title
+
+
+class _Failed(msgspec.Struct):
+    error: _Error
+
+
+class CloudApi:
+    """Sends messages, and uploads what goes with them. A context manager: it keeps connections.
+
+    A call may take `timeout` seconds, half of them to connect. Nothing is tried twice here: errors say what there
+    is to do (see `errors`), and none has the token in it.
+    """
+
+    def __init__(self, timeout: float = 20.0) -> None:
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Self:
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            # One limit for both, so that a time-out before the request is out is told apart from one after it.
+            timeout=aiohttp.ClientTimeout(total=self._timeout, connect=self._timeout / 2),
+            cookie_jar=aiohttp.DummyCookieJar(),  # tenants share the connections
+            auto_decompress=False,  # what would be unpacked could be any size
+            headers={"Accept-Encoding": "identity"},
+            trust_env=False,  # no token to a proxy that nobody named
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.close()
+
+    async def send(self, sender: Sender, to: str, content: Content, *, job_id: str) -> str:
+        """Send a message; returns WhatsApp's id for it (wamid), which says that it was taken, not that it arrived.
+
+        `to` is a phone number with country code, with or without `+`, or a business-scoped user id. The status
+        webhooks of the message repeat `job_id` (up to 512 characters). Raises NotSent or OutcomeUnknown.
+        """
+        # In `to` a user id would be taken for the phone number that its digits are.
+        field = "recipient" if is_user_id(to) else "to"
+        message = {
+            "messaging_product": "whatsapp",
+            "recipient_type": "individual",
+            field: to,
+            "type": content.type,
+            content.type: content.payload,
+            "biz_opaque_callback_data": job_id,
+        }
+        json = aiohttp.BytesPayload(msgspec.json.encode(message), content_type="application/json")
+        answer = await self._post(sender, "messages", json)
+        return _read(answer, _Accepted).messages[0].id
+
+    async def upload(self, sender: Sender, audio: bytes, mime: str) -> str:
+        """Upload a voice note for this sender's messages; returns its media id, which lasts 30 days.
+
+        Raises NotSent: an upload by itself sends nothing.
+        """
+        form = aiohttp.FormData({"messaging_product": "whatsapp", "type": mime})
+        kind = mime.partition(";")[0].rpartition("/")[2]
+        form.add_field("file", audio, filename=f"audio.{kind}", content_type=mime)
+        try:
+            return _read(await self._post(sender, "media", form), _Named).id
+        except OutcomeUnknown as error:
+            raise Retryable(f"the upload failed: {error}") from None
+
+    async def _post(self, sender: Sender, path: str, data: aiohttp.BytesPayload | aiohttp.FormData) -> bytes:
+        """The body of an answer that says yes."""
+        url = _address(sender, path)
+        login = {"Authorization": f"Bearer {_token(sender)}"}
+        try:
+            async with self._http.post(url, data=data, headers=login, allow_redirects=False) as answer:
+                if answer.status // 100 == 2:
+                    return await _body(answer)
+                await _raise(answer, sender.token)
+        except NOT_CONNECTED as error:
+            raise Retryable(f"cannot connect to {url.host}: {type(error).__name__}") from None
+        except TimeoutError:
+            raise OutcomeUnknown(f"{url.host} did not answer within {self._timeout:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:  # its text may have the request in it
+            raise OutcomeUnknown(f"the connection to {url.host} was lost: {type(error).__name__}") from None
+
+
+def _address(sender: Sender, path: str) -> URL:
+    """Raises SenderPaused: the token goes to this address."""
+    if not re.fullmatch(r"\d{1,50}", sender.phone_number_id, re.ASCII):
+        raise SenderPaused(
+            f"{shown(sender.phone_number_id)!r} is no phone number id; see the settings whatsapp.phone_number_id "
+            "and whatsapp.senders"
+        )
+    with suppress(ValueError):
+        url = URL(f"{sender.url.rstrip('/')}/{sender.version}/{sender.phone_number_id}/{path}")
+        if url.host and url.scheme in ("http", "https"):
+            return url
+    raise SenderPaused("the setting whatsapp.graph_url is no address of the Graph API")
+
+
+def _token(sender: Sender) -> str:
+    if not sender.token:
+        raise SenderPaused(
+            f"phone number id {sender.phone_number_id} has no access token; set whatsapp.access_token, "
+            "or access_token in whatsapp.senders"
+        )
+    if not (sender.token.isascii() and sender.token.isprintable()):
+        raise SenderPaused(f"the access token of {sender.phone_number_id} has characters no header can carry")
+    return sender.token
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    content = bytearray()
+    async for chunk in answer.content.iter_chunked(ANSWER_LIMIT):
+        content += chunk
+        if len(content) > ANSWER_LIMIT:
+            raise OutcomeUnknown(f"WhatsApp's answer is over the limit of {ANSWER_LIMIT:,} bytes")
+    return bytes(content)
+
+
+def _read(answer: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except (ValueError, RecursionError):
+        raise OutcomeUnknown("WhatsApp took the request, but its answer cannot be read") from None
+
+
+async def _raise(answer: aiohttp.ClientResponse, token: str) -> NoReturn:
+    """The error an answer stands for. Its status has been said, so losing the rest of it changes nothing."""
+    error = None
+    with suppress(aiohttp.ClientError, OSError, OutcomeUnknown, ValueError, RecursionError):
+        error = msgspec.json.decode(await _body(answer), type=_Failed, strict=False).error
+    if error:
+        detail = shown(error.text, token)
+        raise error_of(error.code, answer.status, detail, subcode=error.error_subcode)
+    if answer.status >= 500 and answer.status != 503:  # not Meta's own words: a proxy gave up waiting, say
+        raise OutcomeUnknown(f"WhatsApp answered {answer.status}, and nothing about the message")
+    raise error_of(None, answer.status, shown(answer.reason or "", token))
