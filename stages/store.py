@@ -67,6 +67,13 @@ class Database:
         async with self._engine.begin() as connection:
             await connection.execute(statement, rows)
 
+    async def change(self, statement: Executable, query: Executable) -> Sequence[RowMapping]:
+        """Run a statement; returns what a query finds right after it in the same transaction, so that the rows it
+        changed are as it left them."""
+        async with self._engine.begin() as connection:
+            await connection.execute(statement)
+            return (await connection.execute(query)).mappings().all()
+
     async def _make_tables(self) -> None:
         if self._engine.dialect.name == "sqlite":
             await self._switch_to_wal()
