@@ -112,7 +112,7 @@ class _Accepted(msgspec.Struct):
 
 
 class _Error(msgspec.Struct):
-    code: int
+    code: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
     error_subcode: int | None = None
     message: object = ""
     error_data: object = None

@@ -13,6 +13,7 @@ from stages.jobs import OrderItem, SendVendor
 from stages.notification.phone import is_user_id, normalised
 
 LOCALE, REGION = "pt_BR", "BR"
+UNNAMED = "(sem nome)"
 AMOUNT_LIMIT = Decimal(10**12)
 PHONE_LIMIT = 40  # characters of one that is no phone number
 JOINERS = "\u200c\u200d"  # these keep an emoji of several parts together
@@ -74,7 +75,7 @@ def _fitting(order: SendVendor, room: int) -> str:
 
 def _lines(items: Sequence[OrderItem], currency: str) -> Iterator[str]:
     for item in items:
-        line = f"• {format_decimal(item.quantity, locale=LOCALE)}x {_plain(item.name)}"
+        line = f"• {format_decimal(item.quantity, locale=LOCALE)}x {_plain(item.name) or UNNAMED}"
         each = " cada" if item.quantity > 1 else ""
         yield line if item.price is None else f"{line}: {money(item.price, currency)}{each}"
 
@@ -96,4 +97,4 @@ def _plain(text: str) -> str:
 
 
 def _hidden(char: str) -> bool:
-    return unicodedata.category(char).startswith("C")
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs")  # but emoji that are newer than Python stay

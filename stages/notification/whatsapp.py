@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 from collections.abc import Awaitable, Callable
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -88,7 +89,10 @@ def _template(sender: Sender, text: str) -> Template:
 
 
 def _media(url: str, caption: str) -> Image | Document:
-    path = PurePosixPath(unquote(urlsplit(url).path))
+    try:
+        path = PurePosixPath(unquote(urlsplit(url).path))
+    except ValueError:
+        raise Refused("media_url is no address") from None
     if path.suffix.lower() in IMAGES:
         return Image(url, caption)
     return Document(url, caption, _filename(path.name))
@@ -96,7 +100,7 @@ def _media(url: str, caption: str) -> Image | Document:
 
 def _filename(name: str) -> str:
     """What the recipient's phone shows, and may keep the file as."""
-    plain = re.sub(r"[^\w .()-]+", "_", name).strip(" .")
+    plain = re.sub(r"[^\w .()-]+", "_", unicodedata.normalize("NFC", name)).strip(" .")
     return plain[-FILENAME_LIMIT:] or "documento"
 
 

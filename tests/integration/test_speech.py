@@ -260,32 +260,31 @@ async def test_a_note_is_read_by_its_address(program: Program, cache: Cache) -> 
             await synthesizer.read(f"{cache.place}/ab/cd/{'a' * 64}.ogg")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "{place}",
-        "{place}/",
-        "{place}/secret.ogg",
-        "{place}/../secret.ogg",
-        "{place}/ab/../../secret.ogg",
-        "{place}/ab/cd/../../../secret.ogg",
-        "{place}/%2e%2e/secret.ogg",
-        "{place}//{key}",
-        "{place}/./{key}",
-        "{place}/{key}/../{key}",
-        "{place}/{key}\n",
-        "{place}/{key}\0",
-        "{place}er/{key}",
-        "{key}",
-        "/{key}",
-        "file://{place}/{key}",
-        "s3://another-bucket/spoken replies/tts/{key}",
-        "/etc/passwd",
-        "https://example.com/{key}",
-        "",
-    ],
-)
-async def test_nothing_but_notes_below_the_cache_is_read(program: Program, cache: Cache, address: str) -> None:
+ELSEWHERE = [
+    "{place}",
+    "{place}/",
+    "{place}/secret.ogg",
+    "{place}/../secret.ogg",
+    "{place}/ab/../../secret.ogg",
+    "{place}/ab/cd/../../../secret.ogg",
+    "{place}/%2e%2e/secret.ogg",
+    "{place}//{key}",
+    "{place}/./{key}",
+    "{place}/{key}/../{key}",
+    "{place}/{key}\n",
+    "{place}/{key}\0",
+    "{place}er/{key}",
+    "{key}",
+    "/{key}",
+    "file://{place}/{key}",
+    "s3://another-bucket/spoken replies/tts/{key}",
+    "/etc/passwd",
+    "https://example.com/{key}",
+    "",
+]
+
+
+async def test_nothing_but_notes_below_the_cache_is_read(program: Program, cache: Cache) -> None:
     async with speaking(cache) as synthesizer:
         key = (await synthesizer.speak("Olá!")).removeprefix(f"{cache.place}/")
         if not cache.endpoint:
@@ -293,8 +292,9 @@ async def test_nothing_but_notes_below_the_cache_is_read(program: Program, cache
             for secret in ("tts/secret.ogg", "secret.ogg", f"ttser/{key}"):
                 (around / secret).parent.mkdir(parents=True, exist_ok=True)
                 (around / secret).write_bytes(b"secret")
-        with pytest.raises(SpeechUnavailable, match="is no voice note in"):
-            await synthesizer.read(address.format(place=cache.place, key=key))
+        for address in ELSEWHERE:
+            with pytest.raises(SpeechUnavailable, match="is no voice note in"):
+                await synthesizer.read(address.format(place=cache.place, key=key))
 
 
 async def test_reading_takes_a_bounded_time(

@@ -1,6 +1,7 @@
-"""The client of WhatsApp's Cloud API, against a server that does what the test says."""
+"""The client of WhatsApp's Cloud API, against a server that does what the test says, and one as strict as Meta."""
 
 import asyncio
+import gzip
 import logging
 import re
 import socket
@@ -33,7 +34,9 @@ from stages.notification.errors import (
     SenderPaused,
 )
 from stages.notification.whatsapp import WhatsApp, parameter
-from stages.ports import Outgoing
+from stages.ports import Messenger, Outgoing
+from tests import cloud_api as meta
+from tests.cloud_api.errors import ERRORS
 from tests.support import RawServer
 
 pytestmark = pytest.mark.integration
@@ -44,7 +47,7 @@ TO = "+5511987654321"
 JOB = "send-client.0.1795369267523-0"
 WAMID = "wamid.HBgNNTUxMTk4NzY1NDMyMRUCABEYEjdGMkI="
 MEDIA_ID = "1013859600285441"
-NOTE = b"OggS" + bytes(range(256)) * 40
+NOTE = b"OggS" + bytes(24) + b"OpusHead" + bytes(range(256)) * 40
 ADDRESS = "/tts/ab/cd/abcd.ogg"
 
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -288,7 +291,7 @@ UNREADABLE: list[Behaviour] = [
     says(200, b'{"error": {"code": 131026}}'),
     says(200, b"[" * 60_000),
     says(200, b" " * (ANSWER_LIMIT + 1)),
-    says(200, b'{"messages": [{"id": "w"}]', **{"Content-Encoding": "gzip"}),
+    says(200, gzip.compress(b'{"messages": [{"id": "w"}]}'), **{"Content-Encoding": "gzip"}),
     hangs_up,
     says(500),
     says(502, b"<html>Bad Gateway</html>"),
@@ -317,9 +320,13 @@ async def test_a_call_that_takes_too_long_is_given_up(graph: Graph) -> None:
             assert isinstance(await failure(api.upload(sender(graph.url), NOTE, "audio/ogg")), Retryable)
 
 
-async def test_an_answer_cut_short_leaves_the_outcome_open() -> None:
+@pytest.mark.parametrize(
+    "beginning",
+    [b"", b"SSH-2.0-x\r\n\r\n", b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"messages": [{"id": "w"}]}'],
+)
+async def test_an_answer_cut_short_leaves_the_outcome_open(beginning: bytes) -> None:
     async def answer(write: Callable[[bytes], Awaitable[None]]) -> None:
-        await write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b'{"messages": [{"id": "w')
+        await write(beginning)
         raise ConnectionError
 
     async with RawServer(answer).running() as url, CloudApi() as api:
@@ -406,7 +413,7 @@ def outgoing(**changes: Any) -> Outgoing:
 
 async def sent(graph: Graph, api: CloudApi, voice: Voice | None = None, **changes: Any) -> Any:
     """What of a message reaches WhatsApp: its type's part."""
-    messenger = WhatsApp(api, {"": sender(graph.url)}.get, voice)
+    messenger: Messenger = WhatsApp(api, {"": sender(graph.url)}.get, voice)
     assert await messenger.send(JOB, outgoing(**changes), again=False) == WAMID
     message = graph.messages.pop()
     assert (message["to"], message["biz_opaque_callback_data"]) == (TO, JOB)
@@ -431,6 +438,7 @@ async def test_a_text_goes_out_as_a_text(graph: Graph, api: CloudApi) -> None:
             "document",
             {"filename": "Comprovante nº 1.pdf"},
         ),
+        ("https://f.example/cafe%CC%81.pdf", "document", {"filename": "café.pdf"}),
         ("https://f.example/a%2F..%2F%00b.pdf", "document", {"filename": "_b.pdf"}),
         (f"https://f.example/{'n' * 300}.pdf", "document", {"filename": "n" * 96 + ".pdf"}),
         ("https://f.example", "document", {"filename": "documento"}),
@@ -441,6 +449,11 @@ async def test_media_goes_out_as_what_whatsapp_takes_it_for(
     graph: Graph, api: CloudApi, url: str, kind: str, more: dict[str, str]
 ) -> None:
     assert await sent(graph, api, media_url=url) == (kind, {"link": url, "caption": "Olá"} | more)
+
+
+async def test_an_address_that_is_none_is_refused(graph: Graph, api: CloudApi) -> None:
+    with pytest.raises(Refused, match="media_url is no address"):
+        await sent(graph, api, media_url="https://[f.example/a.png")
 
 
 async def test_a_caption_has_no_more_than_whatsapp_takes(graph: Graph, api: CloudApi) -> None:
@@ -514,3 +527,75 @@ async def test_each_tenant_sends_with_its_own_token(graph: Graph, api: CloudApi)
         with pytest.raises(SenderPaused, match=rf"'{tenant}'.*whatsapp\.access_token.*whatsapp\.senders"):
             await messenger.send(JOB, outgoing(tenant=tenant), again=False)
     assert len(graph.headers) == 2
+
+
+@pytest.fixture
+async def strict() -> AsyncIterator[meta.CloudApi]:
+    """The stand-in; every call has been one that Meta takes."""
+    async with meta.CloudApi() as strict:
+        yield strict
+        strict.assert_clean()
+
+
+def at_meta(strict: meta.CloudApi, **changes: str) -> Sender:
+    return sender(strict.url, **{"phone_number_id": meta.NUMBER, "token": meta.TOKEN} | changes)
+
+
+@pytest.mark.parametrize("to", [TO, TO[1:], "BR.1502576394655843", "US.ENT.11815799212886844830"])
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, "text"),
+        ({"text": "x" * 5000}, "text"),
+        ({"media_url": "https://f.example/a.png", "text": "x" * 5000}, "image"),
+        ({"media_url": f"https://f.example/{'%C3%A7' * 300}"}, "document"),
+        ({"template": True, "text": " a \t\n" * 2000}, "template"),
+        ({"audio": ADDRESS}, "audio"),
+    ],
+)
+async def test_meta_takes_what_goes_out(
+    strict: meta.CloudApi, api: CloudApi, changes: dict[str, Any], kind: str, to: str
+) -> None:
+    messenger = WhatsApp(api, {"": at_meta(strict)}.get, Voice())
+    wamid = await messenger.send(JOB, outgoing(to=to, **changes), again=False)
+    (message,) = strict.messages
+    assert (message.id, message.type, message.job, message.recipient) == (wamid, kind, JOB, to.removeprefix("+"))
+
+
+@pytest.mark.parametrize("code", ERRORS)
+async def test_metas_errors_are_known_by_their_codes(strict: meta.CloudApi, api: CloudApi, code: int) -> None:
+    strict.fail_next(TO[1:], [str(code)])
+    error = await failure(api.send(at_meta(strict), TO, Text("Olá"), job_id=JOB))
+    assert isinstance(error, NotSent)
+    assert error.code == code
+    assert ERRORS[code].title in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "went_out"),
+    [
+        ("http-500", OutcomeUnknown, 0),
+        ("http-503", Retryable, 0),
+        ("reset", OutcomeUnknown, 0),
+        ("reset-after", OutcomeUnknown, 1),
+        ("late", OutcomeUnknown, 1),
+    ],
+)
+async def test_faults_are_told_apart(
+    strict: meta.CloudApi, fault: str, kind: type[RiachoError], went_out: int
+) -> None:
+    strict.fail_next(TO[1:], [fault])
+    async with CloudApi(timeout=1.0) as api:
+        error = await failure(api.send(at_meta(strict), TO, Text("Olá"), job_id=JOB))
+        assert type(error) is kind
+        assert len(strict.messages) == went_out
+        await api.send(at_meta(strict), TO, Text("Olá"), job_id=JOB)
+
+
+async def test_a_token_that_meta_repeats_does_not_show(api: CloudApi) -> None:
+    async with meta.CloudApi() as strict:  # which counts this as a violation
+        error = await failure(api.send(at_meta(strict, token=TOKEN), TO, Text("Olá"), job_id=JOB))
+        assert isinstance(error, SenderPaused)
+        assert str(error) == "WhatsApp's error 190: Malformed access token ***: The access token cannot be used"
+        error = await failure(api.send(at_meta(strict, phone_number_id="1"), TO, Text("Olá"), job_id=JOB))
+        assert isinstance(error, SenderPaused)

@@ -103,11 +103,12 @@ def test_formatting_in_names_formats_nothing() -> None:
         "> dica\n- um",
         "Bolo\u202egnp.exe\0",
         " a   b ",
+        "\u200b",
     ]
     text = order_text(order(order_id="n_1*2", items=[OrderItem(name) for name in names]), 1024)
     assert not set("*~`\u202e\0") & set(text)
     lines = [line.removeprefix("• 1x ") for line in text.split("\n\n")[1].splitlines()]
-    assert [lines[1], *lines[4:]] == ["Suco_de_uva ˍdoceˍ", "> dica - um", "Bolognp.exe", "a b"]
+    assert [lines[1], *lines[4:]] == ["Suco_de_uva ˍdoceˍ", "> dica - um", "Bolognp.exe", "a b", "(sem nome)"]
     assert text.startswith("Oba! Pedido n_1∗2 pago")  # noqa: RUF001
 
 
