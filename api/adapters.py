@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from urllib.parse import urlsplit
 
+from api.notifying import Notifications
 from config import Settings
 from config.settings import Audio
 from config.settings import Responder as ResponderSettings
@@ -17,7 +18,8 @@ from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.language_model import LanguageModel, longest
 from stages.conversation.rules import RuleResponder
 from stages.conversation.store import ConversationStore, messages
-from stages.notification.outbox import Outbox
+from stages.notification.alerts import alerts
+from stages.notification.log import notifications, senders
 from stages.ports import Ports
 from stages.speech.cache import CachedSynthesizer
 from stages.speech.program import SpeechProgram
@@ -49,14 +51,20 @@ class Adapters:
         )
         self._folder = settings.data.folder.resolve()
         self.database = Database(
-            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"), [messages, transcripts]
+            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"),
+            [messages, transcripts, notifications, senders, alerts],
         )
         kept = TranscriptStore(self.database, audio.keep_transcripts)
         self.transcriber = RememberingTranscriber(transcriber(audio, speech_model(audio)), kept)
         self.conversations = ConversationStore(self.database)
         self.responder = _responder(settings.responder)
-        self.messenger = Outbox(self._folder / "outbox.jsonl")
         self.synthesizer = self._synthesizer() if settings.speech.engine != "off" else None
+        self.notifications = Notifications(
+            settings,
+            self.database,
+            self._folder / "outbox.jsonl",
+            self.synthesizer.read if self.synthesizer else None,
+        )
 
     def _synthesizer(self) -> CachedSynthesizer:
         speech = self._settings.speech
@@ -69,9 +77,7 @@ class Adapters:
     def pipeline(self) -> Pipeline:
         """The stages on these adapters."""
         settings = self._settings
-        ports = Ports(
-            self.source, self.transcriber, self.conversations, self.responder, self.messenger, self.synthesizer
-        )
+        ports = Ports(self.source, self.transcriber, self.conversations, self.responder, self.synthesizer)
         responder = settings.responder
         asking = 0.0 if responder.kind == "rules" else longest(responder.timeout, responder.attempts)
         limits = Limits(
@@ -84,9 +90,10 @@ class Adapters:
             conversation_patience=settings.conversation.patience,
             conversation_timeout=TIMEOUT + asking,
             notification=settings.notification.concurrency,
+            notification_timeout=TIMEOUT + max(settings.whatsapp.timeout, settings.email.timeout),
             tenant_rounds=settings.tenants.rounds,
         )
-        return build_pipeline(ports, limits)
+        return build_pipeline(ports, limits, self.notifications.parts)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -96,7 +103,13 @@ class Adapters:
         except OSError as error:
             raise DataFolderUnusable(f"cannot keep data in {self._folder}: {error.strerror}") from error
         responder = self.responder if isinstance(self.responder, LanguageModel) else nullcontext()
-        async with self.source, self.database, responder, self.synthesizer or nullcontext():
+        async with (
+            self.source,
+            self.database,
+            responder,
+            self.synthesizer or nullcontext(),
+            self.notifications.opened(),
+        ):
             yield
 
 

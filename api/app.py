@@ -8,12 +8,15 @@ from api.queues import QueueEndpoints
 from api.whatsapp import WhatsAppWebhook
 from config import Settings
 from pipeline import Broker
+from stages.notification.log import NotificationLog
 
 
-def build_app(broker: Broker, settings: Settings, *, with_workers: bool = False) -> web.Application:
+def build_app(
+    broker: Broker, settings: Settings, notifications: NotificationLog, *, with_workers: bool = False
+) -> web.Application:
     """The service on an open broker; `with_workers` it is not ready before every stage has one."""
     webhook = WhatsAppWebhook(broker, settings.whatsapp.app_secret, settings.whatsapp.verify_token)
-    queues = QueueEndpoints(broker)
+    queues = QueueEndpoints(broker, notifications)
     health = Health(broker, settings.worker.lease if with_workers else None)
     app = web.Application(middlewares=[answer_with_problems], client_max_size=settings.http.payload_limit)
     app.add_routes(

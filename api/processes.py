@@ -35,7 +35,11 @@ SERVER_LOOKED_AT_EVERY = 0.1
 # What `riacho up` grows: transcription apart and at lower priority, so that it cannot slow down the chat.
 UP = {
     "api": ["api", "--with-workers"],
-    "worker": ["worker", "--stages", "process-conversation,send-client"],
+    "worker": [
+        "worker",
+        "--stages",
+        "process-conversation,send-vendor,send-client,fallback,alert,receipt",
+    ],
     "transcriber": ["worker", "--stages", "transcribe", "--nice", "10"],
 }
 
@@ -73,8 +77,9 @@ def stop_signal(*, with_parent: bool = False) -> asyncio.Event:
 
 async def run_api(settings: Settings, stop: asyncio.Event, *, with_workers: bool = False) -> None:
     """Serve HTTP until stopped; requests under way are answered first."""
-    async with open_broker(settings) as broker:
-        app = build_app(broker, settings, with_workers=with_workers)
+    adapters = Adapters(settings)
+    async with open_broker(settings, adapters) as broker, contextlib.aclosing(adapters.database):
+        app = build_app(broker, settings, adapters.notifications.log, with_workers=with_workers)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=10)
         await runner.setup()
         try:

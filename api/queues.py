@@ -1,5 +1,6 @@
 """The queues over HTTP: put jobs in, look at one, look at all."""
 
+import logging
 from typing import Annotated, Any
 
 import msgspec
@@ -9,7 +10,11 @@ from api.problems import Problem, json, problem_of, problem_of_refusal, read_bod
 from pipeline import Broker, Job, JobId, Pipeline, RiachoError, Stage
 from pipeline.errors import BadPayload
 from pipeline.message import Added
-from pipeline.views import StageStatus
+from pipeline.views import JobView, StageStatus
+from stages.notification.log import Notification, NotificationLog
+from stages.store import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 500
 DEPTHS = ("waiting", "delayed", "active", "retrying", "dead")
@@ -46,9 +51,31 @@ class QueueStatus(msgspec.Struct):
     stages: list[StageStatus] = []
 
 
+class DeliveryView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """How far a message came: by which channel, asked how often, its id there, and what the channel told of it
+    last (sent, delivered, read, played, failed). `state` is ours: sending, refused, accepted, failed."""
+
+    channel: str
+    state: str
+    attempts: int
+    message_id: str = ""
+    status: str = ""
+    status_at: int = 0
+    template: bool = False
+    code: int | None = None
+    error: str = ""
+
+
+class NotificationView(JobView, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A job of the queue notification, with what became of its message."""
+
+    delivery: DeliveryView | None = None
+
+
 class QueueEndpoints:
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, notifications: NotificationLog) -> None:
         self._broker = broker
+        self._notifications = notifications
 
     async def enqueue(self, request: web.Request) -> web.Response:
         """POST /queue/{queue}/jobs: one job, or a list with an answer for each."""
@@ -87,11 +114,33 @@ class QueueEndpoints:
         view = await self._broker.look(job_id)
         if view is None:
             raise Problem(404, "Not found", f"No job {job_id}: it never was, or it is done and no longer kept.")
-        return json(view)
+        return json(await self._with_delivery(view) if queue == "notification" else view)
+
+    async def _with_delivery(self, view: JobView) -> JobView:
+        try:
+            found = await self._notifications.find(view.job_id)
+        except StoreUnavailable as error:  # what Redis knows of the job is worth an answer
+            log.warning("the notification log cannot be read: %s", error)
+            return view
+        return NotificationView(**msgspec.structs.asdict(view), delivery=_delivery(found) if found else None)
 
     async def status(self, _: web.Request) -> web.Response:
         """GET /queue/status."""
         return json({"queues": summed(await self._broker.status())})
+
+
+def _delivery(known: Notification) -> DeliveryView:
+    return DeliveryView(
+        known.channel,
+        known.state,
+        known.calls,
+        known.message_id,
+        known.status,
+        known.status_ms,
+        known.template,
+        known.code,
+        known.error,
+    )
 
 
 def job_of(pipeline: Pipeline, queue: str, request: JobRequest) -> Job:
@@ -99,7 +148,7 @@ def job_of(pipeline: Pipeline, queue: str, request: JobRequest) -> Job:
     stage = pipeline.find(queue, request.kind)
     job = Job(
         stage=stage.name,
-        payload=pipeline.payload(stage, request.payload),
+        payload=pipeline.payload(stage, request.payload, request.tenant),
         tenant=request.tenant,
         key=request.key,
         dedup=request.id,

@@ -25,13 +25,13 @@ def connector(settings: Settings, pipeline: Pipeline) -> Callable[[], Broker]:
 
 
 @asynccontextmanager
-async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
+async def open_broker(settings: Settings, adapters: Adapters | None = None) -> AsyncIterator[Broker]:
     """A broker for a process that takes jobs in or looks at them; warns of what is unsafe about the server.
 
     Raises ServerUnavailable saying what was tried and what to do.
     """
     await check(settings)
-    async with connector(settings, Adapters(settings).pipeline())() as broker:
+    async with connector(settings, (adapters or Adapters(settings)).pipeline())() as broker:
         yield broker
 
 

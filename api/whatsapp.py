@@ -1,10 +1,11 @@
-"""WhatsApp's webhook: Meta's handshake, signed events, and what each message becomes."""
+"""WhatsApp's webhook: Meta's handshake, signed events, and what each message and each receipt becomes."""
 
 import hashlib
 import hmac
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -14,6 +15,7 @@ from config import Secret
 from pipeline import Broker, Job, Pipeline
 from pipeline.errors import BadPayload
 from pipeline.message import Added, now_ms
+from stages.notification.log import RANKS
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +42,29 @@ class _Metadata(msgspec.Struct):
     phone_number_id: str
 
 
+class _ErrorData(msgspec.Struct):
+    details: str = ""
+
+
+class _Error(msgspec.Struct):
+    code: int
+    title: str = ""
+    error_data: _ErrorData | None = None
+
+
+class _Status(msgspec.Struct):
+    id: str
+    status: str
+    timestamp: str
+    biz_opaque_callback_data: str = ""
+    errors: list[_Error] = []
+
+
 class _Value(msgspec.Struct):
     metadata: _Metadata | None = None
     # One at a time, further down: a message of a shape we do not know must not take the others with it.
     messages: list[msgspec.Raw] = []
+    statuses: list[msgspec.Raw] = []
 
 
 class _Change(msgspec.Struct):
@@ -135,30 +156,56 @@ def _event(body: bytes) -> _Event:
 
 
 def _jobs(pipeline: Pipeline, event: _Event) -> Iterator[Job | None]:
-    """A job per message; None for one that is not for us."""
+    """A job per message and per status; None for one that is not for us."""
     received_ms = itertools.count(now_ms())  # one apart, so that messages of one event keep their order
     for entry in event.entry:
         for change in entry.changes:
             number = change.value.metadata.phone_number_id if change.value.metadata else ""
             for raw in change.value.messages:
-                yield _job(pipeline, number, next(received_ms), raw)
+                yield _taken(_message, pipeline, number, raw, next(received_ms))
+            for raw in change.value.statuses:
+                yield _taken(_receipt, pipeline, number, raw)
 
 
-def _job(pipeline: Pipeline, number: str, received_ms: int, raw: msgspec.Raw) -> Job | None:
+def _taken(read: Callable[..., Job | None], *about: Any) -> Job | None:
     try:
-        message = msgspec.json.decode(raw, type=_Message)
-        chat = message.from_ or message.user_id
-        sent_ms = int(message.timestamp[:20]) * 1000
-        said = {"chat": chat, "id": message.id, "sent_ms": sent_ms, "received_ms": received_ms}
-        if message.audio:
-            stage, content = pipeline.stage("transcribe"), {"source": f"whatsapp:{message.audio.id}"}
-        elif message.text:
-            stage, content = pipeline.stage("process-conversation"), {"text": message.text.body}
-        else:
-            log.info("a WhatsApp message of type %r was left out: nothing here handles it", message.type)
-            return None
-        payload = pipeline.payload(stage, {**content, "message": said})
+        return read(*about)
     except (BadPayload, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        log.warning("a WhatsApp message that cannot be taken was left out: %s", error)
+        log.warning("a part of a WhatsApp event that cannot be taken was left out: %s", error)
         return None
+
+
+def _receipt(pipeline: Pipeline, number: str, raw: msgspec.Raw) -> Job | None:
+    status = msgspec.json.decode(raw, type=_Status)
+    if status.status not in RANKS:
+        log.info("a WhatsApp status %r was left out: nothing here handles it", status.status[:80])
+        return None
+    told: dict[str, Any] = {
+        "message_id": status.id,
+        "status": status.status,
+        "at_ms": int(status.timestamp[:20]) * 1000,
+        "job": status.biz_opaque_callback_data,
+    }
+    if status.errors:
+        error = status.errors[0]
+        details = error.error_data.details if error.error_data else ""
+        told |= {"code": error.code, "error": ": ".join(filter(None, (error.title, details)))[:2_000]}
+    stage = pipeline.stage("receipt")
+    once = f"{status.id}:{status.status}"
+    return Job(stage=stage.name, payload=pipeline.payload(stage, told), tenant=number, key=number, dedup=once)
+
+
+def _message(pipeline: Pipeline, number: str, raw: msgspec.Raw, received_ms: int) -> Job | None:
+    message = msgspec.json.decode(raw, type=_Message)
+    chat = message.from_ or message.user_id
+    sent_ms = int(message.timestamp[:20]) * 1000
+    said = {"chat": chat, "id": message.id, "sent_ms": sent_ms, "received_ms": received_ms}
+    if message.audio:
+        stage, content = pipeline.stage("transcribe"), {"source": f"whatsapp:{message.audio.id}"}
+    elif message.text:
+        stage, content = pipeline.stage("process-conversation"), {"text": message.text.body}
+    else:
+        log.info("a WhatsApp message of type %r was left out: nothing here handles it", message.type)
+        return None
+    payload = pipeline.payload(stage, {**content, "message": said})
     return Job(stage=stage.name, payload=payload, tenant=number, key=f"{number}:{chat}", dedup=message.id)

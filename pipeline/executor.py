@@ -83,6 +83,7 @@ class Executor:
         self._pipeline = broker.pipeline
         self._throttle = broker.throttle
         self._report = functools.partial(broker.progress, consumer)
+        self._add = broker.enqueue
         self._traced = telemetry.enabled()
         self._open: dict[str, Callable[[bytes], Envelope[Any]]] = {
             stage.name: opener(stage.payload) for stage in broker.pipeline
@@ -111,12 +112,15 @@ class Executor:
         slot.delivery = delivery
         slot.begin(envelope.timeout or stage.timeout)
         try:
-            returned = await stage.handler(Context(delivery, envelope, self._report), envelope.payload)
+            returned = await stage.handler(self._context(delivery, envelope), envelope.payload)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and must not end its slot
             returned = _outcome(error, slot)
         finally:
             slot.clear()
         return NOTHING if returned is None else self._seal(stage, delivery, envelope, returned)
+
+    def _context(self, delivery: Delivery, envelope: Envelope[Any]) -> Context:
+        return Context(delivery, envelope, self._report, self._add)
 
     async def run_batch(self, stage: Stage, deliveries: Sequence[Delivery], slot: Slot) -> list[Ending]:
         """How each delivery of a batch ended. The batch may take as long as its most patient job."""
@@ -142,7 +146,7 @@ class Executor:
         slot.begin(max(envelope.timeout or stage.timeout for envelope in envelopes.values()))
         with telemetry.process_batch(stage, list(envelopes.values()), enabled=self._traced):
             contexts = [
-                Context(delivery, envelope, self._report)
+                self._context(delivery, envelope)
                 for delivery, envelope in zip(deliveries, envelopes.values(), strict=True)
             ]
             payloads = [envelope.payload for envelope in envelopes.values()]
@@ -212,7 +216,7 @@ class Executor:
         if stage.buried is None:
             return bury
         try:
-            jobs = stage.buried(Context(delivery, envelope, self._report), envelope.payload, bury)
+            jobs = stage.buried(self._context(delivery, envelope), envelope.payload, bury)
             return msgspec.structs.replace(bury, forwards=self._sealed(delivery, jobs))
         except Exception:  # a handler's own code; the dead letter must not be lost for it
             log.exception("%s is buried, and nothing is handed on for it", delivery.id)

@@ -14,6 +14,11 @@ LONGEST_DELAY = 366 * 86_400.0  # seconds
 
 
 Report = Callable[[Delivery, int, str], Awaitable[bool]]
+Add = Callable[[Job], Awaitable[JobId]]
+
+
+async def _without_broker(job: Job) -> JobId:
+    raise RuntimeError(f"no broker to add a job for {job.stage} to")
 
 
 class Context(msgspec.Struct, gc=False):  # a struct, as there is one made for every job
@@ -22,6 +27,7 @@ class Context(msgspec.Struct, gc=False):  # a struct, as there is one made for e
     _delivery: Delivery
     _envelope: Envelope[Any]
     _report: Report
+    _add: Add = _without_broker
 
     @property
     def job_id(self) -> JobId:
@@ -55,6 +61,13 @@ class Context(msgspec.Struct, gc=False):  # a struct, as there is one made for e
         if not 0 <= percent <= 100:
             raise ValueError(f"progress of {percent}; it goes from 0 to 100 per cent")
         await self._report(self._delivery, percent, doing)
+
+    async def add(self, job: Job) -> JobId:
+        """Add a job now, whatever this one ends in. A handler that is run again adds it again: give it a `dedup`.
+
+        What is to follow from this job's success goes into `Done.forward`. Raises StageFull and its like.
+        """
+        return await self._add(job)
 
     def forward(self, stage: str, payload: object, *, delay: float = 0.0) -> Job:
         """A job for another stage with this one's tenant and key, to be put into `Done.forward`."""

@@ -1,16 +1,27 @@
 """The domain: what happens to a chat message on its way. `build_pipeline` is the whole map."""
 
+from typing import Any
+
 import msgspec
 
 from pipeline import Pipeline, Stage
+from pipeline.stage import Batch
 from stages.audio.transcribe import TranscribeHandler
 from stages.conversation.announce import Announced
 from stages.conversation.process import ConversationHandler
-from stages.jobs import ProcessConversation, SendClient, Transcribe
-from stages.notification.client import ClientHandler
+from stages.jobs import Alert, Fallback, ProcessConversation, Receipt, SendClient, SendVendor, Transcribe
+from stages.notification.alerts import AlertHandler
+from stages.notification.courier import Courier
+from stages.notification.fallback import FallbackHandler
+from stages.notification.logged import LoggedAlert, LoggedFallback
+from stages.notification.parts import Notifying
+from stages.notification.receipts import ReceiptHandler
+from stages.notification.rescue import Rescue, of_buried_fallback
+from stages.notification.send import Addressed, ClientHandler, VendorHandler, rates_of
 from stages.ports import Ports
 
 KEEP_RESULTS = 86_400.0  # seconds a finished job can still be looked up
+RECEIPTS = Batch(500, 0.05)  # what WhatsApp tells comes in crowds, and is written at once
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     conversation_patience: float
     conversation_timeout: float
     notification: int
+    notification_timeout: float
     tenant_rounds: int
 
     def of_tenant(self, concurrency: int) -> int:
@@ -38,49 +50,111 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return self.tenant_rounds * concurrency
 
 
-def build_pipeline(ports: Ports, limits: Limits) -> Pipeline:
-    """Every stage. A voice note goes transcribe → process-conversation → send-client, a text skips the first."""
-    return Pipeline(
-        [
-            Stage(
-                queue="audio",
-                name="transcribe",
-                payload=Transcribe,
-                handler=Announced(
-                    TranscribeHandler(ports.source, ports.transcriber, limits.vocabulary), ports.conversations
-                ),
-                prepare=ports.transcriber.prepare,
-                concurrency=limits.transcribe,
-                tenant_limit=limits.of_tenant(limits.transcribe_batch),
-                timeout=limits.transcribe_timeout,
-                keep_results=KEEP_RESULTS,
+def build_pipeline(ports: Ports, limits: Limits, notifying: Notifying) -> Pipeline:
+    """Every stage. A voice note goes transcribe → process-conversation → send-client, a text skips the first; what
+    cannot be sent goes to fallback, and alert says so."""
+    return Pipeline([*_audio(ports, limits), *_sending(notifying, limits), *_rescuing(notifying, limits)])
+
+
+def _audio(ports: Ports, limits: Limits) -> list[Stage]:
+    return [
+        Stage(
+            queue="audio",
+            name="transcribe",
+            payload=Transcribe,
+            handler=Announced(
+                TranscribeHandler(ports.source, ports.transcriber, limits.vocabulary), ports.conversations
             ),
-            Stage(
-                queue="audio",
-                name="process-conversation",
-                payload=ProcessConversation,
-                handler=ConversationHandler(
-                    ports.conversations,
-                    ports.responder,
-                    limits.conversation_context,
-                    limits.conversation_patience,
-                    ports.synthesizer,
-                ),
-                concurrency=limits.conversation,
-                tenant_limit=limits.of_tenant(limits.conversation),
-                prefetch=limits.conversation,
-                timeout=limits.conversation_timeout,
-                keep_results=KEEP_RESULTS,
+            prepare=ports.transcriber.prepare,
+            concurrency=limits.transcribe,
+            tenant_limit=limits.of_tenant(limits.transcribe_batch),
+            timeout=limits.transcribe_timeout,
+            keep_results=KEEP_RESULTS,
+        ),
+        Stage(
+            queue="audio",
+            name="process-conversation",
+            payload=ProcessConversation,
+            handler=ConversationHandler(
+                ports.conversations,
+                ports.responder,
+                limits.conversation_context,
+                limits.conversation_patience,
+                ports.synthesizer,
             ),
-            Stage(
-                queue="notification",
-                name="send-client",
-                payload=SendClient,
-                handler=ClientHandler(ports.messenger),
-                concurrency=limits.notification,
-                tenant_limit=limits.of_tenant(limits.notification),
-                prefetch=limits.notification,
-                keep_results=KEEP_RESULTS,
-            ),
-        ]
+            concurrency=limits.conversation,
+            tenant_limit=limits.of_tenant(limits.conversation),
+            prefetch=limits.conversation,
+            timeout=limits.conversation_timeout,
+            keep_results=KEEP_RESULTS,
+        ),
+    ]
+
+
+def _sending(notifying: Notifying, limits: Limits) -> list[Stage]:
+    courier = Courier(notifying.log, notifying.messenger, notifying.care)
+    addressed = Addressed(notifying.region, notifying.vendors)
+    rates = rates_of(notifying.pace, notifying.number_of) if notifying.pace else None
+    common: dict[str, Any] = {
+        "queue": "notification",
+        "rates": rates,
+        "buried": Rescue(fallback=notifying.has_fallback).of_buried,
+        "concurrency": limits.notification,
+        "tenant_limit": limits.of_tenant(limits.notification),
+        "prefetch": limits.notification,
+        "timeout": limits.notification_timeout,
+        "keep_results": KEEP_RESULTS,
+    }
+    return [
+        Stage(
+            name="send-vendor",
+            payload=SendVendor,
+            handler=VendorHandler(courier),
+            check=addressed.vendor,
+            **common,
+        ),
+        Stage(
+            name="send-client",
+            payload=SendClient,
+            handler=ClientHandler(courier),
+            check=addressed.client,
+            **common,
+        ),
+    ]
+
+
+def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
+    fallback = FallbackHandler(
+        email=notifying.email,
+        webhook=notifying.webhook,
+        default=notifying.fallback_email,
+        by_tenant=notifying.fallback_emails,
     )
+    return [
+        Stage(
+            queue="notification",
+            name="fallback",
+            payload=Fallback,
+            handler=LoggedFallback(fallback, notifying.log),
+            buried=of_buried_fallback,
+            concurrency=limits.notification,
+            tenant_limit=limits.of_tenant(limits.notification),
+            timeout=limits.notification_timeout,
+            keep_results=KEEP_RESULTS,
+        ),
+        Stage(
+            queue="notification",
+            name="alert",
+            payload=Alert,
+            handler=LoggedAlert(AlertHandler(notifying.alerts, notifying.alert_channels), notifying.log),
+            timeout=limits.notification_timeout,
+        ),
+        Stage(
+            queue="notification",
+            name="receipt",
+            payload=Receipt,
+            handler=ReceiptHandler(notifying.log, Rescue(fallback=notifying.has_fallback)),
+            batch=RECEIPTS,
+            prefetch=RECEIPTS.size,
+        ),
+    ]

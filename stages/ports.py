@@ -164,5 +164,4 @@ class Ports(msgspec.Struct, frozen=True):
     transcriber: Transcriber
     conversations: Conversations
     responder: Responder
-    messenger: Messenger
     synthesizer: Synthesizer | None = None  # None: replies are not spoken

@@ -1,7 +1,8 @@
 """The database that stores share: SQLite beside the process, or PostgreSQL; the same statements on both."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,7 +35,8 @@ class Database:
     missing, and their columns, or raises StoreUnavailable."""
 
     def __init__(self, url: str | URL, tables: Sequence[Table]) -> None:
-        self._engine = create_async_engine(url)
+        # What is written may be anybody's words, and errors end up in logs.
+        self._engine = create_async_engine(url, hide_parameters=True)
         self._tables = tables
         self.insert = INSERTS[self._engine.dialect.name]
         if self._engine.dialect.name == "sqlite":
@@ -55,24 +57,40 @@ class Database:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections; for who reads without entering, and takes the tables as they are."""
         await self._engine.dispose()
 
     async def read(self, query: Executable) -> Sequence[RowMapping]:
-        """The rows a query finds."""
-        async with self._engine.connect() as connection:
+        """The rows a query finds. Raises StoreUnavailable, as all of these do."""
+        async with self._connected(), self._engine.connect() as connection:
             return (await connection.execute(query)).mappings().all()
 
-    async def write(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
-        """Run a statement, for each of the rows where there are any, in a transaction of its own."""
-        async with self._engine.begin() as connection:
-            await connection.execute(statement, rows)
+    async def write(
+        self, statement: Executable, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None
+    ) -> int:
+        """Run a statement, for each of the rows where there are any, in a transaction of its own; returns how many
+        rows it changed."""
+        async with self._connected(), self._engine.begin() as connection:
+            changed: int = (await connection.execute(statement, rows)).rowcount
+            return changed
 
     async def change(self, statement: Executable, query: Executable) -> Sequence[RowMapping]:
         """Run a statement; returns what a query finds right after it in the same transaction, so that the rows it
         changed are as it left them."""
-        async with self._engine.begin() as connection:
+        async with self._connected(), self._engine.begin() as connection:
             await connection.execute(statement)
             return (await connection.execute(query)).mappings().all()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[None]:
+        """Errors that say what the database said, and nothing of what was asked."""
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreUnavailable(f"the database: {getattr(error, 'orig', None) or error}") from error
 
     async def _make_tables(self) -> None:
         if self._engine.dialect.name == "sqlite":

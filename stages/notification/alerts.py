@@ -26,8 +26,9 @@ from pipeline import Context, RetryLater
 from pipeline.message import now_ms
 from stages.jobs import Alert
 from stages.notification.email import Email
-from stages.notification.errors import NotSent, OutcomeUnknown
+from stages.notification.errors import NotSent, OutcomeUnknown, OutsideWindow
 from stages.notification.webhook import SignedWebhook
+from stages.ports import Messenger, Outgoing
 from stages.store import Database
 
 log = logging.getLogger(__name__)
@@ -199,6 +200,22 @@ class WebhookAlerts:
     async def send(self, subject: str, text: str, *, id: str) -> None:  # noqa: A002
         """See AlertChannel."""
         await self._webhook.post("alert", {"subject": subject, "text": text}, id=id)
+
+
+class MessengerAlerts:
+    """Alerts to a phone, over the channel messages go out by; by its template where only that goes through."""
+
+    def __init__(self, messenger: Messenger, to: str) -> None:
+        self._messenger = messenger
+        self._to = to
+
+    async def send(self, subject: str, text: str, *, id: str) -> None:  # noqa: A002
+        """See AlertChannel."""
+        message = Outgoing(tenant="", to=self._to, text=f"{subject}\n\n{text}")
+        try:
+            await self._messenger.send(id, message, again=False)
+        except OutsideWindow:
+            await self._messenger.send(id, msgspec.structs.replace(message, template=True), again=False)
 
 
 def headline(cause: str, count: int) -> str:

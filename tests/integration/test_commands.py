@@ -114,7 +114,7 @@ def test_a_mistake_is_named_with_its_remedy(riacho: Command, arguments: tuple[st
 def test_what_draining_has_not_finished_in_time_is_named(riacho: Command) -> None:
     riacho(*SEND, PAYLOAD)
     riacho("pause", "send-client")
-    ended = riacho("drain", "notification", "transcribe", "--wait", "0.1")
+    ended = riacho("drain", "send-client", "transcribe", "--wait", "0.1")
     assert ended.code == 1
     assert ended.out == (
         "draining: notification.send-client, audio.transcribe\n"
@@ -141,7 +141,7 @@ def test_clearing_says_what_would_go_and_asks(riacho: Command, begin_all: Callab
 
 
 def test_status_has_a_line_for_each_stage_with_how_it_is_steered(riacho: Command) -> None:
-    riacho("pause", "transcribe", "notification")
+    riacho("pause", "transcribe", "send-client")
     riacho("drain", "audio")
     riacho(*SEND, PAYLOAD, "--delay", "600")
     lines = riacho("status").out.splitlines()
@@ -150,7 +150,9 @@ def test_status_has_a_line_for_each_stage_with_how_it_is_steered(riacho: Command
         ["audio", "transcribe", "0", "0", "0", "0", "0", "paused"],
         ["draining"],
         ["audio", "process-conversation", "0", "0", "0", "0", "0", "draining"],
+        ["notification", "send-vendor", "0", "0", "0", "0", "0"],
         ["notification", "send-client", "0", "1", "0", "0", "0", "paused"],
+        *(["notification", stage, "0", "0", "0", "0", "0"] for stage in ("fallback", "alert", "receipt")),
     ]
     assert max(map(len, lines)) <= 80
 

@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from api.adapters import Adapters
+from config import load
 from pipeline import Broker, Bury, Context, Done, Job, JobId, Permanent, Pipeline, Stage
 from pipeline.message import Delivery, now_ms, seal, unseal
 from stages import Limits, build_pipeline
@@ -261,9 +263,13 @@ async def test_the_transcribe_stage_announces_its_notes(store: ConversationStore
         async def prepare(self) -> None: ...
 
     nowhere: Any = Nowhere()
-    ports = Ports(nowhere, nowhere, store, nowhere, nowhere)
+    ports = Ports(nowhere, nowhere, store, nowhere)
     limits: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__, 1) | {"vocabulary": {}}
-    handler = build_pipeline(ports, Limits(**limits)).stage("transcribe").handler
+    handler = (
+        build_pipeline(ports, Limits(**limits), Adapters(load(environ={})).notifications.parts)
+        .stage("transcribe")
+        .handler
+    )
     note = Transcribe(source="x", message=Incoming("ana", "note", 1))
     body = seal(Job(stage="transcribe", payload=note, tenant="shop"))
     context = Context(Delivery("transcribe", 0, b"1-0", body, 1), unseal(body), AsyncMock())

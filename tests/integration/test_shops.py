@@ -21,7 +21,7 @@ INCOMING = {"chat": "55", "id": "w", "sent_ms": 0}
 PAYLOADS: dict[str, dict[str, Any]] = {
     "transcribe": {"source": "whatsapp:1"},
     "process-conversation": {"message": INCOMING, "text": "Olá"},
-    "send-client": {"to": "55", "text": "Olá"},
+    "send-client": {"to": "+5511987654321", "text": "Olá"},
 }
 FLOOD = 200
 

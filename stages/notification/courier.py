@@ -1,0 +1,168 @@
+"""Each job's message sent once, as far as anybody can know."""
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from pipeline import Context, Permanent, RetryLater
+from pipeline.message import now_ms
+from stages.jobs import Alert, SendClient, SendVendor
+from stages.notification.errors import (
+    NotSent,
+    OutcomeUnknown,
+    OutsideWindow,
+    RateLimited,
+    Refused,
+    SenderPaused,
+)
+from stages.notification.log import Notification, NotificationLog
+from stages.ports import Messenger, Outgoing
+from stages.store import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+MOST_CALLS = 12  # of a job, whatever they came to
+MOST_UNKNOWN = 4  # calls before one is given up that nobody knows the outcome of
+LONGEST_PAIR_WAIT = 256.0  # seconds
+LONGEST_LOOK = 30.0  # seconds between looks whether a sender is still held up
+HELD = "nobody knows whether it went out: ask, and replay it if it did not"
+
+
+class Care(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done where it is not known whether a message went out, after waiting `unknown_wait` seconds for the
+    channel to tell; and after how many seconds a message of a paused sender is tried."""
+
+    unknown: Literal["resend", "hold"] = "resend"
+    unknown_wait: float = 30.0
+    probe: float = 900.0
+
+
+class Courier:
+    """Sends messages, and keeps the log of them.
+
+    That a job is about to call is in the log before it calls, what came of it after. A job that finds a call
+    without an outcome (its worker died, the answer was lost) waits for the channel to tell by a receipt, which
+    names the job; if it does not, the message is sent again or held for a person. A call that is known to have
+    failed ends by what there is to do about it; waiting for a limit or a paused sender is not a try.
+    """
+
+    def __init__(
+        self,
+        messages: NotificationLog,
+        messenger: Messenger,
+        care: Care,
+        now: Callable[[], int] = now_ms,
+    ) -> None:
+        self._log = messages
+        self._messenger = messenger
+        self._care = care
+        self._now = now
+
+    async def deliver(self, ctx: Context, message: Outgoing, job: SendClient | SendVendor) -> dict[str, str]:
+        """Send a job's message, or find that it was sent; returns the channel and its id for the message.
+
+        Raises RetryLater where it is to wait, Permanent where it never goes out this way, NotSent for another try.
+        """
+        now = self._now()
+        call = Notification(
+            job=str(ctx.job_id),
+            tenant=ctx.tenant,
+            kind=ctx.job_id.stage,
+            recipient=message.to,
+            channel=self._messenger.name,
+            payload=msgspec.json.encode(job).decode(),
+            created_ms=ctx.enqueued_ms,
+            called_ms=now,
+            template=message.template,
+        )
+        probe = False
+        if not await self._log.begin(call):
+            known = await self._log.find(call.job)
+            if known and known.state == "accepted":
+                return self._result(known.message_id)
+            self._check(known)
+            probe = await self._may_send(ctx.tenant)
+            call = await self._begin_again(call, known)
+        return await self._send(ctx, call, msgspec.structs.replace(message, template=call.template), probe=probe)
+
+    def _check(self, known: Notification | None) -> None:
+        """Whether a job that called before may call again."""
+        if known is None:
+            return
+        if known.state == "sending" and not self._messenger.knows_jobs:
+            left = known.called_ms / 1000 + self._care.unknown_wait - self._now() / 1000
+            if left > 0:
+                raise RetryLater(left, "its outcome is not known; waiting for the receipt")
+            if self._care.unknown == "hold" or known.calls >= MOST_UNKNOWN:
+                raise Permanent(HELD)
+        if known.calls >= MOST_CALLS:
+            raise Permanent(f"{known.channel} was asked {known.calls} times; the last answer: {known.error}")
+
+    async def _may_send(self, tenant: str) -> bool:
+        """Whether this message is the one that a paused sender tries. Raises RetryLater while it is held up."""
+        now = self._now()
+        held = await self._log.held(tenant, now)
+        if held is None:
+            return False
+        if held.until_ms > now or not await self._log.take_probe(held, now + int(self._care.probe * 1000)):
+            wait = max(1.0, (held.until_ms - now) / 1000)
+            raise RetryLater(min(wait, LONGEST_LOOK), f"its sender waits: {held.reason}")
+        return True
+
+    async def _begin_again(self, call: Notification, known: Notification | None) -> Notification:
+        begun = await (self._log.begin_again(known, call.called_ms) if known else self._log.record(call))
+        if not begun:
+            raise RetryLater(1.0, "somebody else has just begun to send it")
+        return msgspec.structs.replace(known, calls=known.calls + 1) if known else call
+
+    async def _send(self, ctx: Context, call: Notification, message: Outgoing, *, probe: bool) -> dict[str, str]:
+        try:
+            message_id = await self._messenger.send(call.job, message, again=call.calls > 1)
+        except OutcomeUnknown as error:
+            raise RetryLater(self._care.unknown_wait, str(error)) from None
+        except NotSent as error:
+            await self._log.refused(call.job, error.code, str(error), template=isinstance(error, OutsideWindow))
+            await self._on_refusal(ctx, call, error, probe=probe)
+            raise
+        await self._note_accepted(call, message_id)
+        if probe and await self._log.resume(call.tenant):
+            log.warning("the sender of tenant %r sends again", call.tenant)
+        return self._result(message_id)
+
+    async def _on_refusal(self, ctx: Context, call: Notification, error: NotSent, *, probe: bool) -> None:
+        """What follows from a refusal beside another try."""
+        match error:
+            case Refused():
+                raise Permanent(str(error))
+            case OutsideWindow() if call.template:
+                raise Permanent(str(error))
+            case OutsideWindow():
+                raise RetryLater(0.0, f"{error}; the template goes out instead")
+            case RateLimited(pair=True):
+                raise RetryLater(min(4.0**call.calls, LONGEST_PAIR_WAIT), str(error))
+            case RateLimited():
+                await self._log.slow_down(call.tenant, error.code, str(error), self._now())
+                raise RetryLater(4.0, str(error))
+            case SenderPaused():
+                await self._pause(ctx, call, error, probe=probe)
+                raise RetryLater(LONGEST_LOOK, str(error))
+
+    async def _pause(self, ctx: Context, call: Notification, error: SenderPaused, *, probe: bool) -> None:
+        now = self._now()
+        until_ms = now + int(self._care.probe * 1000)
+        if await self._log.pause(call.tenant, error.code, str(error), now, until_ms) or probe:
+            log.error("the sender of tenant %r is paused: %s", call.tenant, error)
+            told = Alert(cause=f"o WhatsApp parou o número de {call.tenant}", text=f"{call.job}: {error}")
+            await ctx.add(ctx.forward("alert", told))
+
+    async def _note_accepted(self, call: Notification, message_id: str) -> None:
+        """It went out: a log that cannot be written must not have it sent again. The receipt will tell it."""
+        try:
+            await self._log.accepted(call.job, message_id)
+        except StoreUnavailable as error:
+            log.error("%s went out as %s, which could not be noted: %s", call.job, message_id, error)
+
+    def _result(self, message_id: str) -> dict[str, str]:
+        return {"channel": self._messenger.name, "messageId": message_id}

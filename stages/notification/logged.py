@@ -1,0 +1,55 @@
+"""What the log of notifications learns from the stages that do not send over it."""
+
+from collections.abc import Callable
+
+from pipeline import Context
+from pipeline.message import now_ms
+from stages.jobs import Alert, Fallback
+from stages.notification.alerts import AlertHandler
+from stages.notification.fallback import FallbackHandler
+from stages.notification.log import Notification, NotificationLog
+
+
+class LoggedFallback:
+    """A fallback that is in the log when it went out."""
+
+    def __init__(
+        self, handler: FallbackHandler, messages: NotificationLog, now: Callable[[], int] = now_ms
+    ) -> None:
+        self._handler = handler
+        self._log = messages
+        self._now = now
+
+    async def __call__(self, ctx: Context, job: Fallback) -> dict[str, str]:
+        sent = await self._handler(ctx, job)
+        now = self._now()
+        await self._log.record(
+            Notification(
+                job=str(ctx.job_id),
+                tenant=ctx.tenant,
+                kind="fallback",
+                recipient=job.to,
+                channel=sent["channel"],
+                payload="",
+                created_ms=ctx.enqueued_ms,
+                called_ms=now,
+                state="accepted",
+                calls=ctx.attempt,
+                message_id=sent["messageId"],
+            )
+        )
+        return sent
+
+
+class LoggedAlert:
+    """An alert whose job, if one failed, has failed in the log before anybody is told."""
+
+    def __init__(self, handler: AlertHandler, messages: NotificationLog, now: Callable[[], int] = now_ms) -> None:
+        self._handler = handler
+        self._log = messages
+        self._now = now
+
+    async def __call__(self, ctx: Context, job: Alert) -> dict[str, int]:
+        if job.job:
+            await self._log.failed(job.job, ctx.tenant, job.text, self._now())
+        return await self._handler(ctx, job)

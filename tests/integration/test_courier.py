@@ -1,0 +1,460 @@
+"""Each message once: what the courier does about crashes, lost answers, limits, paused senders; and its log."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from pipeline import Context, Job, JobId, Permanent, RetryLater
+from pipeline.message import Delivery, seal, unseal
+from stages.jobs import Alert, Receipt, SendClient
+from stages.notification.courier import HELD, MOST_CALLS, Care, Courier
+from stages.notification.errors import (
+    NotSent,
+    OutcomeUnknown,
+    OutsideWindow,
+    RateLimited,
+    Refused,
+    Retryable,
+    SenderPaused,
+)
+from stages.notification.log import RANKS, Notification, NotificationLog, notifications, senders
+from stages.ports import Outgoing
+from stages.store import Database, StoreUnavailable, sqlite_file
+
+pytestmark = pytest.mark.integration
+
+JOB = SendClient(to="+5511987654321", text="Olá")
+
+
+class Channel:
+    """A Messenger that does as it was told, message by message, and notes what it was asked."""
+
+    name = "whatsapp"
+    knows_jobs = False
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Outgoing, bool]] = []
+        self.answers: list[Exception] = []
+        self.entered = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def send(self, job_id: str, message: Outgoing, *, again: bool) -> str:
+        self.asked.append((job_id, message, again))
+        self.entered.set()
+        await self.go_on.wait()
+        if self.answers:
+            raise self.answers.pop(0)
+        return f"wamid.{len(self.asked)}"
+
+
+class Desk:
+    """A courier with its log, its channel, and a clock that stands still."""
+
+    def __init__(self, database: Database, care: Care | None = None) -> None:
+        self.now = 1_800_000_000_000
+        self.log = NotificationLog(database)
+        self.channel = Channel()
+        self.added: list[Job] = []
+        self.courier = Courier(self.log, self.channel, care or Care(), lambda: self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += int(seconds * 1000)
+
+    async def deliver(self, number: int = 1, *, tenant: str = "shop", job: SendClient = JOB) -> dict[str, str]:
+        body = seal(Job(stage="send-client", payload=job, tenant=tenant))
+        delivery = Delivery("send-client", 0, f"{number}-0".encode(), body, 1)
+        ctx = Context(delivery, unseal(body), unreported, self._add)
+        message = Outgoing(tenant=tenant, to=job.to, text=job.text, template=job.template)
+        return await self.courier.deliver(ctx, message, job)
+
+    async def _add(self, job: Job) -> JobId:
+        self.added.append(job)
+        return JobId("alert", 0, "1-0")
+
+    async def told_to_wait(self, number: int = 1, **other: Any) -> float:
+        with pytest.raises(RetryLater) as raised:
+            await self.deliver(number, **other)
+        return raised.value.seconds
+
+    async def known(self, number: int = 1) -> Notification:
+        found = await self.log.find(f"send-client.0.{number}-0")
+        assert found
+        return found
+
+    async def crash(self, number: int = 1) -> None:
+        """Have the worker die while it waits for the answer."""
+        self.channel.entered.clear()
+        self.channel.go_on.clear()
+        calling = asyncio.create_task(self.deliver(number))
+        await asyncio.wait_for(self.channel.entered.wait(), 10)
+        calling.cancel()
+        await asyncio.wait([calling])
+        self.channel.go_on.set()
+
+
+async def unreported(*_: object) -> bool:
+    return True
+
+
+def receipt(status: Any = "delivered", *, message_id: str = "wamid.1", at_ms: int = 5, **other: Any) -> Receipt:
+    return Receipt(message_id, status, at_ms, "send-client.0.1-0", **other)
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    async with Database(url, [notifications, senders]) as database:
+        yield database
+
+
+@pytest.fixture
+def desk(database: Database) -> Desk:
+    return Desk(database)
+
+
+# ── once ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_message_goes_out_and_the_log_knows_it(desk: Desk) -> None:
+    assert await desk.deliver() == {"channel": "whatsapp", "messageId": "wamid.1"}
+    known = await desk.known()
+    assert (known.state, known.calls, known.message_id, known.recipient) == ("accepted", 1, "wamid.1", JOB.to)
+    assert known.called_ms == desk.now
+
+
+async def test_a_message_that_was_accepted_does_not_go_out_again(desk: Desk) -> None:
+    first = await desk.deliver()
+    assert await desk.deliver() == first
+    assert len(desk.channel.asked) == 1
+
+
+async def test_after_a_crash_the_receipt_tells_that_it_went_out(desk: Desk) -> None:
+    await desk.crash()
+    desk.pass_time(1)
+    assert await desk.told_to_wait() == 29
+    await desk.log.receive([receipt("sent", message_id="wamid.9")])
+    assert await desk.deliver() == {"channel": "whatsapp", "messageId": "wamid.9"}
+    assert len(desk.channel.asked) == 1
+
+
+async def test_after_a_crash_without_a_receipt_it_is_sent_again(desk: Desk) -> None:
+    await desk.crash()
+    desk.pass_time(31)
+    assert await desk.deliver() == {"channel": "whatsapp", "messageId": "wamid.2"}
+    assert [again for _, _, again in desk.channel.asked] == [False, True]
+    assert (await desk.known()).calls == 2
+
+
+async def test_or_held_for_a_person_where_that_is_wanted(database: Database) -> None:
+    desk = Desk(database, Care(unknown="hold"))
+    await desk.crash()
+    desk.pass_time(31)
+    with pytest.raises(Permanent, match="nobody knows") as raised:
+        await desk.deliver()
+    assert str(raised.value) == HELD
+    assert len(desk.channel.asked) == 1
+
+
+async def test_a_lost_answer_is_waited_for_like_a_crash(desk: Desk) -> None:
+    desk.channel.answers = [OutcomeUnknown("no answer within 20 s")]
+    assert await desk.told_to_wait() == 30
+    assert (await desk.known()).state == "sending"
+    await desk.log.receive([receipt("read")])
+    await desk.deliver()
+    assert len(desk.channel.asked) == 1
+
+
+async def test_a_message_whose_outcome_nobody_learns_is_given_up(desk: Desk) -> None:
+    for _ in range(4):
+        await desk.crash()
+        desk.pass_time(31)
+    with pytest.raises(Permanent):
+        await desk.deliver()
+    assert len(desk.channel.asked) == 4
+
+
+async def test_a_channel_that_knows_jobs_is_asked_again_at_once(desk: Desk) -> None:
+    desk.channel.knows_jobs = True
+    await desk.crash()
+    await desk.deliver()
+    assert [again for _, _, again in desk.channel.asked] == [False, True]
+
+
+async def test_two_that_have_the_same_job_send_once(desk: Desk) -> None:
+    desk.channel.go_on.clear()
+    first = asyncio.create_task(desk.deliver())
+    await asyncio.wait_for(desk.channel.entered.wait(), 10)
+    await desk.told_to_wait()
+    desk.channel.go_on.set()
+    await first
+    assert len(desk.channel.asked) == 1
+
+
+async def test_of_many_that_go_on_after_a_crash_one_sends(desk: Desk) -> None:
+    await desk.crash()
+    desk.pass_time(31)
+    results = await asyncio.gather(*(desk.deliver() for _ in range(5)), return_exceptions=True)
+    assert sum(isinstance(result, dict) for result in results) >= 1
+    assert len(desk.channel.asked) == 2
+
+
+async def test_what_went_out_is_done_though_the_log_cannot_be_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("the database: away")
+
+    monkeypatch.setattr(desk.log, "accepted", away)
+    assert (await desk.deliver())["messageId"] == "wamid.1"
+    assert "went out as wamid.1" in caplog.text
+    await desk.log.receive([receipt("sent")])
+    assert (await desk.known()).state == "accepted"
+
+
+async def test_nothing_is_sent_that_could_not_be_noted_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: object) -> bool:
+        raise StoreUnavailable("the database: away")
+
+    monkeypatch.setattr(desk.log, "begin", away)
+    with pytest.raises(StoreUnavailable):
+        await desk.deliver()
+    assert desk.channel.asked == []
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_passing_error_is_noted_and_tried_again_at_once_when_the_job_comes_back(desk: Desk) -> None:
+    desk.channel.answers = [Retryable("WhatsApp's error 131000: something", 131000)]
+    with pytest.raises(Retryable):
+        await desk.deliver()
+    known = await desk.known()
+    assert (known.state, known.code, known.error) == ("refused", 131000, "WhatsApp's error 131000: something")
+    await desk.deliver()
+    known = await desk.known()
+    assert (known.state, known.calls, known.code, known.error) == ("accepted", 2, None, "")
+
+
+async def test_a_refusal_is_permanent(desk: Desk) -> None:
+    desk.channel.answers = [Refused("not a WhatsApp user", 131026)]
+    with pytest.raises(Permanent, match="not a WhatsApp user"):
+        await desk.deliver()
+    assert (await desk.known()).code == 131026
+
+
+async def test_outside_the_window_the_template_goes_out_once(desk: Desk) -> None:
+    desk.channel.answers = [OutsideWindow("24 hours", 131047), OutsideWindow("24 hours", 131047)]
+    assert await desk.told_to_wait() == 0
+    with pytest.raises(Permanent):
+        await desk.deliver()
+    assert [message.template for _, message, _ in desk.channel.asked] == [False, True]
+
+
+async def test_a_template_that_is_taken_ends_it(desk: Desk) -> None:
+    desk.channel.answers = [OutsideWindow("24 hours", 131047)]
+    await desk.told_to_wait()
+    await desk.deliver()
+    known = await desk.known()
+    assert (known.state, known.template) == ("accepted", True)
+
+
+async def test_a_recipient_who_had_too_much_waits_longer_each_time_and_alone(desk: Desk) -> None:
+    desk.channel.answers = [RateLimited("pair", 131056, pair=True) for _ in range(5)]
+    assert [await desk.told_to_wait() for _ in range(5)] == [4, 16, 64, 256, 256]
+    await desk.deliver(2)
+
+
+async def test_a_number_that_was_too_fast_is_silent_longer_each_time_and_alone(desk: Desk) -> None:
+    waits = []
+    for n in range(1, 5):
+        desk.channel.answers = [RateLimited("number", 130429)]
+        await desk.told_to_wait(n)
+        waits.append(await desk.told_to_wait(100))
+        await desk.deliver(200 + n, tenant="another")
+        assert len(desk.channel.asked) == 2 * n, "nothing of that number went out"
+        desk.pass_time(4**n)
+    assert waits == [4, 16, 30, 30]  # looked at every 30 s at the latest
+    await desk.deliver(100)
+
+
+async def test_those_under_way_do_not_make_its_silence_longer(desk: Desk) -> None:
+    desk.channel.answers = [RateLimited("number", 130429) for _ in range(5)]
+    desk.channel.go_on.clear()
+    under_way = [asyncio.create_task(desk.told_to_wait(n)) for n in range(5)]
+    while len(desk.channel.asked) < 5:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    desk.channel.go_on.set()
+    await asyncio.gather(*under_way)
+    assert await desk.told_to_wait(9) == 4
+
+
+async def test_a_number_that_behaved_for_ten_minutes_starts_anew(desk: Desk) -> None:
+    for n in (1, 2):
+        desk.channel.answers = [RateLimited("number", 130429)]
+        await desk.told_to_wait(n)
+        desk.pass_time(700)
+    desk.pass_time(-700)
+    assert await desk.told_to_wait(3) == 4
+
+
+async def test_a_message_that_is_only_ever_refused_for_now_is_given_up(desk: Desk) -> None:
+    desk.channel.answers = [RateLimited("pair", 131056, pair=True) for _ in range(MOST_CALLS)]
+    for _ in range(MOST_CALLS):
+        await desk.told_to_wait()
+    with pytest.raises(Permanent, match="was asked 12 times; the last answer: pair"):
+        await desk.deliver()
+
+
+# ── paused senders ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def paused(desk: Desk) -> Desk:
+    """A desk whose tenant `shop` was just stopped by WhatsApp."""
+    desk.channel.answers = [SenderPaused("WhatsApp's error 131042: payment", 131042)]
+    assert await desk.told_to_wait(1) == 30
+    return desk
+
+
+async def test_a_paused_sender_keeps_its_messages_and_others_go_on(paused: Desk) -> None:
+    assert await paused.told_to_wait(1) == 30
+    assert await paused.told_to_wait(2) == 30
+    await paused.deliver(3, tenant="another")
+    assert len(paused.channel.asked) == 2
+    (held,) = await paused.log.paused()
+    assert (held.tenant, held.code, held.reason) == ("shop", 131042, "WhatsApp's error 131042: payment")
+
+
+async def test_somebody_is_told_once(paused: Desk) -> None:
+    await paused.told_to_wait(2)
+    (job,) = paused.added
+    assert (job.stage, job.tenant) == ("alert", "shop")
+    assert isinstance(job.payload, Alert)
+    assert "131042" in job.payload.text
+    assert not job.payload.job, "it has not failed"
+
+
+async def test_after_a_while_one_message_is_tried_and_its_success_sets_the_others_free(paused: Desk) -> None:
+    paused.pass_time(901)
+    paused.channel.go_on.clear()
+    paused.channel.entered.clear()
+    probe = asyncio.create_task(paused.deliver(1))
+    await asyncio.wait_for(paused.channel.entered.wait(), 10)
+    assert await paused.told_to_wait(2) == 30
+    paused.channel.go_on.set()
+    await probe
+    await paused.deliver(2)
+    assert await paused.log.paused() == []
+
+
+async def test_a_probe_that_is_refused_keeps_it_paused_and_tells_again(paused: Desk) -> None:
+    paused.pass_time(901)
+    paused.channel.answers = [SenderPaused("still", 131042)]
+    await paused.told_to_wait(1)
+    assert await paused.told_to_wait(2) == 30
+    assert len(paused.channel.asked) == 2
+    assert len(paused.added) == 2
+
+
+async def test_of_many_one_is_the_probe(paused: Desk) -> None:
+    paused.pass_time(901)
+    paused.channel.answers = [SenderPaused("still", 131042)]
+    await asyncio.gather(*(paused.told_to_wait(n) for n in range(2, 7)))
+    assert len(paused.channel.asked) == 2
+
+
+async def test_a_person_may_set_it_free(paused: Desk) -> None:
+    assert await paused.log.resume("shop")
+    assert not await paused.log.resume("shop")
+    await paused.deliver(1)
+
+
+# ── receipts and the log ─────────────────────────────────────────────────────────────────────────
+
+
+@hypothesis_settings(max_examples=30)
+@given(order=st.permutations([*RANKS, *RANKS]), one_by_one=st.booleans())
+def test_receipts_in_any_order_and_twice_come_to_the_furthest(
+    tmp_path_factory: pytest.TempPathFactory, order: list[Any], one_by_one: bool
+) -> None:
+    async def told() -> Notification:
+        folder = tmp_path_factory.mktemp("log")
+        async with Database(sqlite_file(folder / "riacho.db"), [notifications, senders]) as database:
+            desk = Desk(database)
+            await desk.deliver()
+            statuses = [receipt(status, at_ms=RANKS[status]) for status in order]
+            for some in [[status] for status in statuses] if one_by_one else [statuses]:
+                await desk.log.receive(some)
+            return await desk.known()
+
+    known = asyncio.run(told())
+    assert (known.status, known.status_ms, known.state) == ("played", 5, "accepted")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "state"),
+    [
+        (["failed"], "failed", "failed"),
+        (["sent", "failed"], "failed", "failed"),
+        (["failed", "sent"], "failed", "failed"),
+        (["delivered", "failed"], "delivered", "accepted"),
+    ],
+)
+async def test_what_failed_after_it_was_taken_has_failed(
+    desk: Desk, statuses: Sequence[Any], status: str, state: str
+) -> None:
+    await desk.deliver()
+    for one in statuses:
+        told: dict[str, Any] = {"code": 131026, "error": "undeliverable"} if one == "failed" else {}
+        await desk.log.receive([receipt(one, **told)])
+    known = await desk.known()
+    assert (known.status, known.state) == (status, state)
+    assert (known.code, known.error) == ((131026, "undeliverable") if state == "failed" else (None, ""))
+
+
+async def test_a_receipt_before_the_answer_is_not_lost(desk: Desk) -> None:
+    desk.channel.go_on.clear()
+    sending = asyncio.create_task(desk.deliver())
+    await asyncio.wait_for(desk.channel.entered.wait(), 10)
+    await desk.log.receive([receipt("delivered")])
+    desk.channel.go_on.set()
+    await sending
+    known = await desk.known()
+    assert (known.state, known.status, known.message_id) == ("accepted", "delivered", "wamid.1")
+
+
+async def test_receipts_of_messages_that_are_not_ours_change_nothing(desk: Desk) -> None:
+    await desk.log.receive([Receipt("wamid.x", "sent", 1), Receipt("wamid.y", "failed", 1, "send-client.0.7-0")])
+    assert await desk.log.find("send-client.0.7-0") is None
+
+
+async def test_a_job_that_failed_before_it_called_is_in_the_log_all_the_same(desk: Desk) -> None:
+    for _ in range(2):
+        await desk.log.failed("send-client.0.1-0", "shop", "poison", 5)
+    known = await desk.known()
+    assert (known.state, known.kind, known.error, known.calls) == ("failed", "send-client", "poison", 0)
+
+
+async def test_one_that_was_accepted_after_all_has_not_failed(desk: Desk) -> None:
+    await desk.deliver()
+    await desk.log.failed("send-client.0.1-0", "shop", "its worker was lost", 5)
+    assert (await desk.known()).state == "accepted"
+
+
+@pytest.mark.parametrize("error", [Retryable, Refused, OutsideWindow, RateLimited, SenderPaused])
+async def test_a_refusal_that_cannot_be_noted_is_a_failed_try(
+    desk: Desk, error: type[NotSent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("the database: away")
+
+    desk.channel.answers = [error("no", 1)]
+    monkeypatch.setattr(desk.log, "refused", away)
+    with pytest.raises(StoreUnavailable):
+        await desk.deliver()
+    assert (await desk.known()).state == "sending"
