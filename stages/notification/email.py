@@ -12,6 +12,7 @@ from typing import Literal
 
 import aiosmtplib
 
+from pipeline import RiachoError
 from stages.notification.errors import NotSent, Refused, Retryable
 
 FAREWELL = 2.0  # seconds the server has to answer QUIT, when it has the message
@@ -24,7 +25,7 @@ NOT_IN_A_LINE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-class EmailUnusable(ValueError):
+class EmailUnusable(RiachoError):
     """A setting of e-mail that cannot be used; the message names it."""
 
 

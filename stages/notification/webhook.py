@@ -10,12 +10,13 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from pipeline import RiachoError
 from stages.notification.errors import Refused, Retryable
 
 PASSING = {408, 425, 429}  # worth another try although the status says that the request was wrong
 
 
-class WebhookUnusable(ValueError):
+class WebhookUnusable(RiachoError):
     """A setting of the webhook that cannot be used; the message names it."""
 
 

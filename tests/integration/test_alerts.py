@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import logging
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -219,9 +220,10 @@ async def test_an_alert_that_nobody_takes_keeps_its_count_and_is_tried_again_und
     assert [await desk.run(n) for n in (1, 2, 3)] == [-1, 0, 0]
     await desk.wait(10 * EVERY)
     assert administrator.told == []
+    assert await desk.run(4) == 0  # its carrier is late, but not lost
     administrator.error = None
     await desk.wait(60)
-    assert administrator.counts == [3]
+    assert administrator.counts == [4]
     assert administrator.told[0].id == "alert.0.1-0-0"
 
 
@@ -329,13 +331,14 @@ async def test_two_workers_tell_of_all_failures_in_few_alerts(
     one = Stage(queue="test", name="alert", payload=Alert, handler=handler, concurrency=5, keep_results=60.0)
     pipeline = Pipeline([one])
     wanted = [Job(stage="alert", payload=failure(n), tenant="shop") for n in range(200)]
+    started = time.monotonic()
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline), working(connect, pipeline):
         added = await add_all(broker, wanted)
         await asyncio.gather(*(until(broker, job, "completed") for job in added))
         assert await depths(broker, "alert") == (0, 0, 0, 0)
     assert sum(administrator.counts) == 200
-    assert len(administrator.told) < 20
+    assert len(administrator.told) <= 2 + (time.monotonic() - started) / 0.5
 
 
 # ── channels ─────────────────────────────────────────────────────────────────────────────────────
