@@ -77,7 +77,7 @@ class Notifications:
             number_of=lambda tenant: self._sender(tenant).phone_number_id,
             region=notification.region,
             vendors=notification.vendors,
-            email=email if fallback.email or fallback.emails else None,
+            email=email,
             webhook=self._webhook(fallback.url.reveal()) if fallback.url else None,
             fallback_email=fallback.email,
             fallback_emails=fallback.emails,

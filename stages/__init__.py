@@ -98,7 +98,7 @@ def _sending(notifying: Notifying, limits: Limits) -> list[Stage]:
     common: dict[str, Any] = {
         "queue": "notification",
         "rates": rates,
-        "buried": Rescue(fallback=notifying.has_fallback).of_buried,
+        "buried": Rescue(notifying.has_fallback).of_buried,
         "concurrency": limits.notification,
         "tenant_limit": limits.of_tenant(limits.notification),
         "prefetch": limits.notification,
@@ -153,7 +153,7 @@ def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
             queue="notification",
             name="receipt",
             payload=Receipt,
-            handler=ReceiptHandler(notifying.log, Rescue(fallback=notifying.has_fallback)),
+            handler=ReceiptHandler(notifying.log, Rescue(notifying.has_fallback)),
             batch=RECEIPTS,
             prefetch=RECEIPTS.size,
         ),

@@ -33,6 +33,7 @@ class Notifying(msgspec.Struct, frozen=True, kw_only=True):
     alerts: AlertStore
     alert_channels: Sequence[AlertChannel]
 
-    @property
-    def has_fallback(self) -> bool:
-        return self.webhook is not None or self.email is not None
+    def has_fallback(self, tenant: str, address: str | None) -> bool:
+        """Whether there is another channel for a tenant's message, whose job names this e-mail address."""
+        address = address or self.fallback_emails.get(tenant) or self.fallback_email
+        return self.webhook is not None or bool(self.email and address)

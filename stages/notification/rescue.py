@@ -1,7 +1,7 @@
 """What follows where a message will not go out: another channel says it, and somebody is told."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline import Bury, Context, Job
 from stages.jobs import Alert, Fallback, SendClient, SendVendor
@@ -15,10 +15,13 @@ NUMBERS = re.compile(r"\d{7,}")  # of phones and ids: no part of what several fa
 
 
 class Rescue:
-    """Names the jobs that follow: an alert, and a fallback where there is one and the message did not go out."""
+    """Names the jobs that follow: an alert, and a fallback where there is one and the message did not go out.
 
-    def __init__(self, *, fallback: bool) -> None:
-        self._fallback = fallback
+    `has_fallback` knows by tenant and the job's own e-mail address.
+    """
+
+    def __init__(self, has_fallback: Callable[[str, str | None], bool]) -> None:
+        self._has_fallback = has_fallback
 
     def of_buried(self, ctx: Context, job: SendClient | SendVendor, why: Bury) -> Sequence[Job]:
         """For a job that is buried."""
@@ -30,7 +33,7 @@ class Rescue:
     ) -> Sequence[Job]:
         """For the message of a job that failed."""
         jobs = [Job(stage="alert", payload=alert(job_id, f"{job.to}: {reason}", reason), tenant=tenant, key=key)]
-        if self._fallback and reason != HELD:
+        if reason != HELD and self._has_fallback(tenant, job.email):
             jobs.append(Job(stage="fallback", payload=_fallback(job_id, job, reason), tenant=tenant, key=key))
         return jobs
 
