@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from rich.pretty import pretty_repr
 
 from pipeline import RiachoError
 from stages.notification.cloud_api import (
@@ -246,6 +247,12 @@ async def test_a_voice_note_is_uploaded_as_meta_documents_it(graph: Graph, api: 
     assert graph.headers[0]["Authorization"] == f"Bearer {TOKEN}"
 
 
+async def test_a_long_voice_note_is_uploaded_whole(strict: meta.CloudApi, api: CloudApi) -> None:
+    note = NOTE + bytes(16_000_000)
+    media_id = await api.upload(at_meta(strict), note, "audio/ogg")
+    assert strict.uploads[media_id].content == note
+
+
 @pytest.mark.parametrize(
     ("behaviour", "kind", "code", "text"),
     [
@@ -371,7 +378,7 @@ async def test_a_token_that_the_server_repeats_does_not_show(
         assert token not in str(error)
         assert len(str(error)) <= 300
     assert TOKEN not in caplog.text
-    assert TOKEN not in repr(sender(graph.url)) + str(sender(graph.url))
+    assert TOKEN not in f"{sender(graph.url)} {sender(graph.url)!r} {pretty_repr(sender(graph.url))}"
 
 
 @pytest.mark.parametrize(
@@ -384,6 +391,7 @@ async def test_a_token_that_the_server_repeats_does_not_show(
         ({"url": "graph.facebook.com"}, "whatsapp.graph_url"),
         ({"url": "http://[broken"}, "whatsapp.graph_url"),
         ({"url": "ftp://127.0.0.1"}, "whatsapp.graph_url"),
+        ({"url": "http://user:password@127.0.0.1"}, "whatsapp.graph_url"),
     ],
 )
 async def test_a_sender_that_cannot_send_names_its_setting(
