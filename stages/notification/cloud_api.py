@@ -3,10 +3,11 @@
 https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages
 """
 
+import io
 import re
 from contextlib import suppress
 from types import TracebackType
-from typing import Annotated, ClassVar, NoReturn, Self, TypeVar
+from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -37,6 +38,9 @@ class Sender(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Sender({self.phone_number_id!r})"  # the token shows nowhere
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("phone_number_id", self.phone_number_id)]
 
 
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -141,7 +145,7 @@ class CloudApi:
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS),
-            # One limit for both, so that a time-out before the request is out is told apart from one after it.
+            # Connecting has a shorter limit of its own: when that is over, the request is known not to be out.
             timeout=aiohttp.ClientTimeout(total=self._timeout, connect=self._timeout / 2),
             cookie_jar=aiohttp.DummyCookieJar(),  # tenants share the connections
             auto_decompress=False,  # what would be unpacked could be any size
@@ -182,7 +186,7 @@ class CloudApi:
         """
         form = aiohttp.FormData({"messaging_product": "whatsapp", "type": mime})
         kind = mime.partition(";")[0].rpartition("/")[2]
-        form.add_field("file", audio, filename=f"audio.{kind}", content_type=mime)
+        form.add_field("file", io.BytesIO(audio), filename=f"audio.{kind}", content_type=mime)
         try:
             return _read(await self._post(sender, "media", form), _Named).id
         except OutcomeUnknown as error:
@@ -214,7 +218,7 @@ def _address(sender: Sender, path: str) -> URL:
         )
     with suppress(ValueError):
         url = URL(f"{sender.url.rstrip('/')}/{sender.version}/{sender.phone_number_id}/{path}")
-        if url.host and url.scheme in ("http", "https"):
+        if url.host and url.scheme in ("http", "https") and not (url.user or url.password):
             return url
     raise SenderPaused("the setting whatsapp.graph_url is no address of the Graph API")
 

@@ -41,7 +41,9 @@ ERRORS = {
     131021: Known(400, "Recipient cannot be sender", "Sender and recipient are the same number"),
     131026: Known(400, "Message undeliverable", "The recipient cannot be reached on WhatsApp"),
     131031: Known(403, "Account has been locked", "The account is restricted or disabled"),
+    131037: Known(400, "Display name approval needed", "The number has no approved display name"),
     131042: Known(400, "Business eligibility payment issue", "There is a problem with the payment method"),
+    131045: Known(500, "Incorrect certificate", "The phone number is not registered"),
     131047: Known(400, "Re-engagement message", "More than 24 hours since the recipient last replied"),
     131048: Known(429, "Spam rate limit hit", "Too many earlier messages were blocked or reported"),
     131049: Known(400, "Message not delivered", "Held back to maintain healthy engagement"),
@@ -54,6 +56,8 @@ ERRORS = {
     132000: Known(400, "Template Param Count Mismatch", "The number of parameters is not the template's"),
     132001: Known(404, "Template does not exist", "There is no such template in this language"),
     132018: Known(400, "There is an issue with the template's parameters", "A parameter cannot be used"),
+    133004: Known(503, "Server temporarily unavailable", "The server is temporarily unavailable"),
+    133010: Known(400, "Phone number not registered", "The phone number is not registered"),
     133016: Known(429, "Account register deregister rate limit exceeded", "Too many attempts"),
 }
 

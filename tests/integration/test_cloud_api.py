@@ -324,7 +324,7 @@ async def test_more_than_so_many_a_second_are_refused_and_noted() -> None:
 
 
 async def test_more_than_a_burst_to_one_recipient_are_refused_and_noted() -> None:
-    async with standing_in(pair_burst=2, pair_every=0.3) as (api, caller):
+    async with standing_in(pair_burst=2, pair_every=1.0) as (api, caller):
         assert [(await caller.text())[0] for _ in range(2)] == [200, 200]
         assert code(await caller.text()) == (400, 131056)
         assert (await caller.text(to="5511900000000"))[0] == 200
@@ -482,6 +482,23 @@ async def test_the_webhook_is_told_of_each_message_in_metas_envelope() -> None:
             assert abs(int(status["timestamp"]) - time.time()) < 30
 
 
+async def test_an_event_has_a_change_for_each_number_and_may_tell_of_a_user_id() -> None:
+    webhook = Webhook()
+    numbers = {NUMBER: TOKEN, "2": TOKEN}
+    async with telling(webhook, {"batch": 0.3}, numbers=numbers) as (api, caller):
+        await caller.text()
+        await reached(all_told(api))  # so the next event is a while off
+        to_user = {name: value for name, value in text().items() if name != "to"} | {"recipient": "BR.1a"}
+        await asyncio.gather(caller.text(), caller.post(to_user, path="/v26.0/2/messages"))
+        await reached(all_told(api))
+        first, second = webhook.events
+        assert len(first["entry"][0]["changes"]) == 1
+        values = [change["value"] for change in second["entry"][0]["changes"]]
+        changes = {value["metadata"]["phone_number_id"]: value for value in values}
+        assert {status["recipient_id"] for status in changes[NUMBER]["statuses"]} == {TO}
+        assert {status["recipient_user_id"] for status in changes["2"]["statuses"]} == {"BR.1a"}
+
+
 async def test_a_voice_note_is_played() -> None:
     webhook = Webhook()
     async with telling(webhook, {"read": 1.0}) as (api, caller):
@@ -515,10 +532,10 @@ async def test_a_message_whose_sender_was_not_told_is_told_to_the_webhook() -> N
         assert {status["biz_opaque_callback_data"] for status in webhook.statuses()} == {"job-1"}
 
 
-async def test_statuses_come_together_mixed_and_some_of_them_twice() -> None:
+@pytest.mark.parametrize("mixed", [{"shuffle": True}, {"spread": 0.1}], ids=["shuffle", "spread"])
+async def test_statuses_come_together_mixed_and_some_of_them_twice(mixed: dict[str, Any]) -> None:
     webhook = Webhook()
-    told = {"shuffle": True, "twice": 0.5, "most": 20, "batch": 0.2, "spread": 0.1}
-    async with telling(webhook, told) as (api, caller):
+    async with telling(webhook, {"twice": 0.5, "most": 20, "batch": 0.2} | mixed) as (api, caller):
         await asyncio.gather(*(caller.text(to=f"55119000000{n:02}") for n in range(30)))
         await reached(all_told(api))
         seen = Counter((status["id"], status["status"]) for status in webhook.statuses())

@@ -87,6 +87,11 @@ def test_items_that_do_not_fit_are_counted() -> None:
     short = order_text(ORDER, len(full) - 1)
     assert "• 1x Guaraná 2 l: R$ 11,00\n… e mais 1 item\n\nTotal" in short
     assert "Guardanapos" not in short
+    for limit in range(len(order_text(order(items=[]), 1024)) + len("\n\n… e mais 3 itens"), len(full)):
+        text = order_text(ORDER, limit)
+        assert len(text) <= limit
+        assert "… e mais " in text
+        assert text.endswith("\n\nTotal: R$ 162,00\nComprovante: em anexo")
     many = order(items=[OrderItem(f"Prato do dia {n}") for n in range(500)])
     text = order_text(many, 400)
     count = text.count("• 1x Prato do dia")
