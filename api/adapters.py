@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from urllib.parse import urlsplit
 
-from api.notifying import Notifications
+from api.notifying import Notifications, sender_of
 from config import Settings
 from config.settings import Audio
 from config.settings import Responder as ResponderSettings
@@ -19,6 +19,7 @@ from stages.conversation.language_model import LanguageModel, longest
 from stages.conversation.rules import RuleResponder
 from stages.conversation.store import ConversationStore, messages
 from stages.notification.alerts import alerts
+from stages.notification.cloud_api import Sender
 from stages.notification.log import notifications, senders
 from stages.ports import Ports
 from stages.speech.cache import CachedSynthesizer
@@ -43,7 +44,8 @@ class Adapters:
         self._settings = settings
         audio, whatsapp = settings.audio, settings.whatsapp
         self.source = AudioSources(
-            graph=GraphApi(whatsapp.graph_url, whatsapp.version, whatsapp.access_token.reveal()),
+            graph=_graph(sender_of(whatsapp, "")),
+            graphs={tenant: _graph(sender_of(whatsapp, tenant)) for tenant in whatsapp.senders},
             store=ObjectStore(settings.s3.endpoint, frozenset(settings.s3.buckets)),
             roots=audio.roots,
             networks=audio.networks,
@@ -111,6 +113,10 @@ class Adapters:
             self.notifications.opened(),
         ):
             yield
+
+
+def _graph(sender: Sender) -> GraphApi:
+    return GraphApi(sender.url, sender.version, sender.token)
 
 
 def _longest_transcription(audio: Audio) -> float:

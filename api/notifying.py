@@ -6,6 +6,7 @@ from pathlib import Path
 
 from config import Settings
 from config.settings import Sender as SenderSettings
+from config.settings import WhatsApp as WhatsAppSettings
 from pipeline import RiachoError
 from stages.notification.alerts import AlertChannel, AlertStore, EmailAlerts, MessengerAlerts, WebhookAlerts
 from stages.notification.cloud_api import CloudApi, Sender
@@ -86,17 +87,7 @@ class Notifications:
         )
 
     def _sender(self, tenant: str) -> Sender:
-        """Who sends for a tenant: what it has of its own, and the common settings for the rest."""
-        common = self._settings.whatsapp
-        own = common.senders.get(tenant, NOTHING_OWN)
-        return Sender(
-            phone_number_id=own.phone_number_id or tenant or common.phone_number_id,
-            token=(own.access_token or common.access_token).reveal(),
-            url=own.graph_url or common.graph_url,
-            version=own.version or common.version,
-            template=own.template or common.template,
-            template_language=own.template_language or common.template_language,
-        )
+        return sender_of(self._settings.whatsapp, tenant)
 
     def _email(self) -> Email | None:
         email = self._settings.email
@@ -131,6 +122,19 @@ class Notifications:
             return normalised(number, self._settings.notification.region)
         except ValueError as error:
             raise NotifyingUnusable(f"setting alerts.to: {error}") from None
+
+
+def sender_of(whatsapp: WhatsAppSettings, tenant: str) -> Sender:
+    """Who sends for a tenant: what it has of its own, and the common settings for the rest."""
+    own = whatsapp.senders.get(tenant, NOTHING_OWN)
+    return Sender(
+        phone_number_id=own.phone_number_id or tenant or whatsapp.phone_number_id,
+        token=(own.access_token or whatsapp.access_token).reveal(),
+        url=own.graph_url or whatsapp.graph_url,
+        version=own.version or whatsapp.version,
+        template=own.template or whatsapp.template,
+        template_language=own.template_language or whatsapp.template_language,
+    )
 
 
 def sends_by_whatsapp(settings: Settings) -> bool:

@@ -67,8 +67,8 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class AudioSource(Protocol):
-    async def fetch(self, source: str) -> bytes:
-        """The bytes behind a source. Raises Permanent where they cannot be had."""
+    async def fetch(self, source: str, tenant: str) -> bytes:
+        """The bytes behind a tenant's source. Raises Permanent where they cannot be had."""
 
 
 Report = Callable[[int, str], Awaitable[None]]  # how far, in per cent, and what is being done

@@ -20,7 +20,7 @@ class TranscribeHandler:
 
     async def __call__(self, ctx: Context, job: Transcribe) -> Done:
         await ctx.progress(0, "downloading")
-        audio = await self._source.fetch(job.source)
+        audio = await self._source.fetch(job.source, ctx.tenant)
         vocabulary = self._vocabulary.get(ctx.tenant, "")
         transcript = await self._transcriber.transcribe(
             audio, job.language, vocabulary=vocabulary, report=ctx.progress

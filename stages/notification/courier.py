@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 MOST_CALLS = 12  # of a job, whatever they came to
 MOST_UNKNOWN = 4  # calls before one is given up that nobody knows the outcome of
-LONGEST_PAIR_WAIT = 256.0  # seconds
 LONGEST_LOOK = 30.0  # seconds between looks whether a sender is still held up
 HELD = "nobody knows whether it went out: ask, and replay it if it did not"
 
@@ -141,10 +140,10 @@ class Courier:
             case OutsideWindow():
                 raise RetryLater(0.0, f"{error}; the template goes out instead")
             case RateLimited(pair=True):
-                raise RetryLater(min(4.0**call.calls, LONGEST_PAIR_WAIT), str(error))
+                raise RetryLater(error.wait(call.calls), str(error))
             case RateLimited():
-                await self._log.slow_down(call.tenant, error.code, str(error), self._now())
-                raise RetryLater(4.0, str(error))
+                await self._log.slow_down(call.tenant, error, self._now())
+                raise RetryLater(error.wait(1), str(error))
             case SenderPaused():
                 await self._pause(ctx, call, error, probe=probe)
                 raise RetryLater(LONGEST_LOOK, str(error))

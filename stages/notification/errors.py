@@ -31,6 +31,12 @@ class RateLimited(NotSent):
         super().__init__(message, code)
         self.pair = pair
 
+    @staticmethod
+    def wait(times: int) -> float:
+        """Seconds before another try, after so many refusals in a row: 4, 16, 64, and 256 from then on (Meta asks
+        for 4^n)."""
+        return 4.0 ** min(times, 4)
+
 
 class OutsideWindow(NotSent):
     """Only an approved template reaches this customer now."""

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from stages.jobs import Receipt
+from stages.notification.errors import RateLimited
 from stages.store import Database
 
 notifications = Table(
@@ -64,7 +65,6 @@ senders = Table(
 # Statuses come in any order; the furthest one counts. What was delivered has not failed.
 RANKS = {"sent": 1, "failed": 2, "delivered": 3, "read": 4, "played": 5}
 STRIKES_FORGOTTEN = 600_000  # ms after a sender was last too fast
-LONGEST_HOLD = 256_000  # ms
 
 
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,19 +178,19 @@ class NotificationLog:
         """The senders that are paused."""
         return [Held(**row) for row in await self._database.read(select(senders).where(senders.c.paused))]
 
-    async def slow_down(self, tenant: str, code: int | None, reason: str, now: int) -> None:
-        """A sender was too fast: 4 s of silence, then 16 s, 64 s…; those that were under way change nothing."""
+    async def slow_down(self, tenant: str, error: RateLimited, now: int) -> None:
+        """A sender was too fast, and is silent, longer each time; what was under way meanwhile changes nothing."""
         rows = await self._database.read(select(senders).where(senders.c.tenant == tenant))
         recent = bool(rows) and now - rows[0]["until_ms"] < STRIKES_FORGOTTEN
         strikes = rows[0]["strikes"] + 1 if recent else 1
-        until_ms = now + min(4 ** min(strikes, 10) * 1000, LONGEST_HOLD)
+        until_ms = now + int(error.wait(strikes) * 1000)
         row = Held(
             tenant=tenant,
             paused=False,
             until_ms=until_ms,
             strikes=strikes,
-            code=code,
-            reason=reason,
+            code=error.code,
+            reason=str(error),
             since_ms=now,
         )
         over = ~senders.c.paused & (senders.c.until_ms <= now)

@@ -32,7 +32,7 @@ class VendorHandler:
         self._courier = courier
 
     async def __call__(self, ctx: Context, job: SendVendor) -> dict[str, str]:
-        text = order_text(job, CAPTION_LIMIT if job.proof_url else TEXT_LIMIT)
+        text = order_text(job, CAPTION_LIMIT if job.proof_url or job.template else TEXT_LIMIT)
         message = Outgoing(
             tenant=ctx.tenant, to=job.to or "", text=text, media_url=job.proof_url, template=job.template
         )

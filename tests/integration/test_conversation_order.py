@@ -256,7 +256,7 @@ async def test_the_transcribe_stage_announces_its_notes(store: ConversationStore
     class Nowhere:
         announced: Sequence[Message] = ()
 
-        async def fetch(self, source: str) -> bytes:
+        async def fetch(self, source: str, tenant: str) -> bytes:
             self.announced = await store.unanswered("shop", "ana", 0)
             raise Permanent("no audio")
 

@@ -192,6 +192,15 @@ async def test_a_redirect_that_leads_nowhere_is_permanent(
     assert SECRET not in str(raised.value)
 
 
+async def test_a_tenant_with_a_token_of_its_own_fetches_with_that(server: str) -> None:
+    of_tenant = {"shop": GraphApi(server, "v26.0", TOKEN)}
+    common = GraphApi(server, "v26.0", "wrong")
+    async with AudioSources(graph=common, graphs=of_tenant, roots=[], byte_limit=LIMIT) as fetcher:
+        assert await fetcher.fetch("whatsapp:good", "shop") == NOTE
+        with pytest.raises(Permanent):
+            await fetcher.fetch("whatsapp:good", "another")
+
+
 @pytest.mark.parametrize("media_id", ["good", "hex", "base64", "size-as-text"])
 async def test_whatsapp_is_asked_for_the_address_and_then_for_the_note(
     fetcher: AudioSources, media_id: str
