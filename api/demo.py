@@ -4,27 +4,27 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
-from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 
+from api import stand_in
 from api.processes import ProcessTree, stop_signal
-from api.queues import DEPTHS, QueueStatus
+from api.queues import DEPTHS, NotificationView, QueueStatus
+from api.stand_in import StandIn
 from api.whatsapp import sign
 from config import Secret, Settings, replaced
 from pipeline.views import JobView
-from stages.notification.outbox import Sent
 
 PHONE_NUMBER_ID = "106540352242922"  # ours; the tenant of the sample chat
 START_DEADLINE = 120.0  # the model is put together and loaded
 JOB_DEADLINE = 120.0
+RECEIPT_DEADLINE = 20.0
 
 
 class Said(NamedTuple):
@@ -66,11 +66,14 @@ async def run(settings: Settings) -> bool:
     """The demo on a server that runs; True when every reply has gone out."""
     show = Show()
     try:
-        async with media_store() as graph_url:
+        whatsapp = StandIn(samples())
+        async with whatsapp.running() as graph_url:
             settings = _own(settings, graph_url)
+            whatsapp.webhook = f"{_address(settings)}/webhooks/whatsapp"
+            whatsapp.app_secret = settings.whatsapp.app_secret.reveal()
             show.step("starting API, worker and transcriber")
             async with ProcessTree(settings) as tree:
-                await _unless_it_ends(tree, _chat(settings, show))
+                await _unless_it_ends(tree, _chat(settings, whatsapp, show))
     except (StepFailed, aiohttp.ClientError) as error:
         show.step(f"failed: {error}", "bold red")
         return False
@@ -90,18 +93,18 @@ async def _unless_it_ends(tree: ProcessTree, steps: Coroutine[Any, Any, None]) -
     chat.result()
 
 
-async def _chat(settings: Settings, show: Show) -> None:
+async def _chat(settings: Settings, whatsapp: StandIn, show: Show) -> None:
     async with aiohttp.ClientSession(_address(settings)) as http:
         await wait_until_ready(http)
         show.step(f"API answers on {_address(settings)}")
         secret = settings.whatsapp.app_secret.reveal()
         following = [await _say(http, secret, said, show) for said in CHAT]
         ends = await asyncio.gather(*(_follow(http, jobs, said, show) for jobs, said in following))
-        await _show_end(http, settings, [job for jobs in ends for job in jobs], show)
+        await _show_end(http, whatsapp, [job for jobs in ends for job in jobs], show)
 
 
 def _own(settings: Settings, graph_url: str) -> Settings:
-    """Settings of this demo: made-up secrets, a free port, media from our stand-in."""
+    """Settings of this demo: made-up secrets, a free port, our stand-in in WhatsApp's place."""
     return replaced(
         settings,
         # Apart from whatever else a configured Redis holds: the demo must not work other people's jobs.
@@ -112,8 +115,10 @@ def _own(settings: Settings, graph_url: str) -> Settings:
             "app_secret": Secret(secrets.token_hex(16)),
             "verify_token": Secret(secrets.token_hex(16)),
             "access_token": Secret(secrets.token_hex(16)),
+            "senders": {},
             "graph_url": graph_url,
         },
+        notification={"channel": "whatsapp"},
     )
 
 
@@ -177,13 +182,7 @@ def event(said: Said) -> dict[str, Any]:
         message |= {"type": "audio", "audio": audio}
     else:
         message |= {"type": "text", "text": {"body": said.text}}
-    value = {
-        "messaging_product": "whatsapp",
-        "metadata": {"display_phone_number": "551130001000", "phone_number_id": PHONE_NUMBER_ID},
-        "messages": [message],
-    }
-    change = {"field": "messages", "value": value}
-    return {"object": "whatsapp_business_account", "entry": [{"id": "0", "changes": [change]}]}
+    return stand_in.event(PHONE_NUMBER_ID, messages=[message])
 
 
 async def _follow(http: aiohttp.ClientSession, jobs: Sequence[str], said: Said, show: Show) -> list[str]:
@@ -227,15 +226,26 @@ def _show_result(view: JobView, said: Said, show: Show) -> None:
             show.step(f"{view.job_id} reply is out: {view.result['messageId']}")
 
 
-async def _show_end(http: aiohttp.ClientSession, settings: Settings, sent: list[str], show: Show) -> None:
-    outbox = settings.data.folder / "outbox.jsonl"
-    written = {msgspec.json.decode(line, type=Sent).job_id for line in outbox.read_bytes().splitlines()}
-    if missing := set(sent) - written or len(CHAT) - len(sent):
-        raise StepFailed(f"replies are missing from {outbox}: {missing}")
+async def _show_end(http: aiohttp.ClientSession, whatsapp: StandIn, sent: list[str], show: Show) -> None:
+    for job_id in sent:
+        await _delivered(http, job_id)
+    if len(whatsapp.taken) != len(CHAT):
+        raise StepFailed(f"WhatsApp was given {len(whatsapp.taken)} replies, not {len(CHAT)}")
     async with http.get("/queue/status") as answer:
         queues = msgspec.json.decode(await answer.read(), type=dict[str, list[QueueStatus]])["queues"]
     show.table(status_table(queues))
-    show.step(f"all {len(sent)} replies are in {outbox}")
+    show.step(f"WhatsApp took all {len(sent)} replies, and says that they were delivered")
+
+
+async def _delivered(http: aiohttp.ClientSession, job_id: str) -> None:
+    end = time.monotonic() + RECEIPT_DEADLINE
+    while time.monotonic() < end:
+        async with http.get(f"/queue/job/notification/{job_id}") as answer:
+            view = msgspec.json.decode(await answer.read(), type=NotificationView)
+        if view.delivery and view.delivery.status == "delivered":
+            return
+        await asyncio.sleep(0.05)
+    raise StepFailed(f"nobody told within {RECEIPT_DEADLINE:g} s that {job_id} was delivered: {view.delivery}")
 
 
 def status_table(queues: Sequence[QueueStatus]) -> Table:
@@ -256,30 +266,3 @@ def _rows(queues: Sequence[QueueStatus]) -> Iterator[list[str]]:
             depths = [str(getattr(stage, depth)) for depth in DEPTHS]
             steered = [word for word in ("paused", "draining") if getattr(stage, word)]
             yield [queue.queue, stage.stage, *depths, "\n".join(steered)]
-
-
-@asynccontextmanager
-async def media_store() -> AsyncIterator[str]:
-    """A stand-in for WhatsApp's media store with the sample notes in it; yields its address."""
-
-    async def describe(request: web.Request) -> web.Response:
-        if not request.headers.get("Authorization", "").startswith("Bearer "):
-            raise web.HTTPUnauthorized
-        name = request.match_info["media_id"]
-        return web.json_response({"url": str(request.url.with_path(f"/media/{name}.ogg"))})
-
-    async def download(request: web.Request) -> web.Response:
-        note = samples() / request.match_info["file"]
-        if not note.is_file():
-            raise web.HTTPNotFound
-        return web.Response(body=note.read_bytes(), content_type="audio/ogg")
-
-    app = web.Application()
-    app.add_routes([web.get("/media/{file}", download), web.get("/{version}/{media_id}", describe)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()

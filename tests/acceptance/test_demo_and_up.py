@@ -43,9 +43,9 @@ def test_the_demo_shows_a_voice_note_go_in_and_a_reply_go_out_twice(tmp_path: Pa
         assert "reply to 5511987654321: 'Anotado!" in ended.stdout
         assert "reply to 14155550123: 'Let me check the price" in ended.stdout
         assert "reply to 34655501234: '¡Gracias!" in ended.stdout
+        assert "WhatsApp took all 5 replies, and says that they were delivered" in ended.stdout
         assert "every reply has gone out" in ended.stdout
         assert ended.stderr == ""
-    assert len((tmp_path / "outbox.jsonl").read_text().splitlines()) == 10
 
 
 def test_the_demo_fails_where_a_step_fails_and_says_why(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ TIMEOUTS = Timeouts()
 class AudioSources:
     """Fetches the bytes behind a source, never more than `byte_limit`. A context manager: it keeps connections.
 
-    `graphs` are by tenant, in place of `graph`. `roots` are the folders below which files are read, `networks` the networks besides the public ones that
-    http(s) may lead to, as in "10.1.0.0/16".
+    `graphs` are by tenant, in place of `graph`. `roots` are the folders below which files are read, `networks` the
+    networks besides the public ones that http(s) may lead to, as in "10.1.0.0/16".
     """
 
     def __init__(

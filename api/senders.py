@@ -1,0 +1,50 @@
+"""`riacho senders list`, `resume`: numbers that WhatsApp stopped, and having them send again."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+import typer
+import uvloop
+
+from api.adapters import Adapters
+from api.console import AsJson, read_settings
+from pipeline.errors import BadInput
+from stages.notification.log import NotificationLog
+
+T = TypeVar("T")
+
+app = typer.Typer(help="Numbers that WhatsApp stopped: why, and have them send again.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Show the paused senders, by tenant. Each tries a message now and then by itself."""
+    held = _ask(lambda log: log.paused())
+    if as_json:
+        typer.echo(msgspec.json.encode(held))
+        return
+    for sender in held:
+        since = datetime.fromtimestamp(sender.since_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        typer.echo(f"{sender.tenant or '(no tenant)'}: since {since}: {sender.reason}")
+    if not held:
+        typer.echo("no sender is paused")
+
+
+@app.command()
+def resume(tenant: str) -> None:
+    """Have a paused sender send again, once what stopped it is put right."""
+    if not _ask(lambda log: log.resume(tenant)):
+        raise BadInput(f"the sender of tenant '{tenant[:80]}' is not paused; see: riacho senders list")
+    typer.echo(f"{tenant}: sends again within half a minute")
+
+
+def _ask(question: Callable[[NotificationLog], Awaitable[T]]) -> T:
+    adapters = Adapters(read_settings())
+
+    async def put() -> T:
+        async with adapters.database:
+            return await question(adapters.notifications.log)
+
+    return uvloop.run(put())
