@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from phonenumbers import SUPPORTED_REGIONS
+
 from config import Settings
 from config.settings import Sender as SenderSettings
 from config.settings import WhatsApp as WhatsAppSettings
@@ -58,6 +60,7 @@ class Notifications:
     ) -> Notifying:
         settings = self._settings
         by_whatsapp = sends_by_whatsapp(settings)
+        self._check()
         messenger = WhatsApp(self._api, self._sender, voice) if by_whatsapp else Outbox(outbox)
         whatsapp, notification, fallback = settings.whatsapp, settings.notification, settings.fallback
         pace = Pace(
@@ -86,6 +89,16 @@ class Notifications:
             alert_channels=[self._alert_channel(address, email, messenger) for address in settings.alerts.to],
         )
 
+    def _check(self) -> None:
+        """Early, what else would only show when a job comes."""
+        notification = self._settings.notification
+        if notification.region and notification.region not in SUPPORTED_REGIONS:
+            raise NotifyingUnusable(
+                f"setting notification.region = {notification.region!r} is no region; it is two letters, as in BR"
+            )
+        for tenant, number in notification.vendors.items():
+            self._phone(f"notification.vendors of {tenant!r}", number)
+
     def _sender(self, tenant: str) -> Sender:
         return sender_of(self._settings.whatsapp, tenant)
 
@@ -112,16 +125,16 @@ class Notifications:
         if address.startswith(("http://", "https://")):
             return WebhookAlerts(self._webhook(address))
         if "@" not in address:
-            return MessengerAlerts(messenger, self._phone(address))
+            return MessengerAlerts(messenger, self._phone("alerts.to", address))
         if email is None:
             raise NotifyingUnusable(f"alerts.to names {address!r}, and there is no mail server: set email.host")
         return EmailAlerts(email, address)
 
-    def _phone(self, number: str) -> str:
+    def _phone(self, setting: str, number: str) -> str:
         try:
             return normalised(number, self._settings.notification.region)
         except ValueError as error:
-            raise NotifyingUnusable(f"setting alerts.to: {error}") from None
+            raise NotifyingUnusable(f"setting {setting}: {error}") from None
 
 
 def sender_of(whatsapp: WhatsAppSettings, tenant: str) -> Sender:
@@ -138,8 +151,12 @@ def sender_of(whatsapp: WhatsAppSettings, tenant: str) -> Sender:
 
 
 def sends_by_whatsapp(settings: Settings) -> bool:
-    """Whether messages go out for real."""
-    whatsapp = settings.whatsapp
+    """Whether messages go out for real. Raises NotifyingUnusable where they should and cannot."""
+    whatsapp, channel = settings.whatsapp, settings.notification.channel
     has_token = bool(whatsapp.access_token) or any(own.access_token for own in whatsapp.senders.values())
-    channel = settings.notification.channel
-    return channel == "whatsapp" or (channel == "auto" and has_token)
+    if channel == "whatsapp" and not has_token:
+        raise NotifyingUnusable(
+            "notification.channel is 'whatsapp', and there is no access token: set RIACHO_WHATSAPP_ACCESS_TOKEN, "
+            "or access_token in RIACHO_WHATSAPP_SENDERS"
+        )
+    return has_token and channel != "outbox"

@@ -11,7 +11,7 @@ from stages.notification.log import Notification, NotificationLog
 
 
 class LoggedFallback:
-    """A fallback that is in the log when it went out."""
+    """A fallback that is in the log when it went out, and does not where the message itself did after all."""
 
     def __init__(
         self, handler: FallbackHandler, messages: NotificationLog, now: Callable[[], int] = now_ms
@@ -21,6 +21,9 @@ class LoggedFallback:
         self._now = now
 
     async def __call__(self, ctx: Context, job: Fallback) -> dict[str, str]:
+        failed = await self._log.find(job.job) if job.job else None
+        if failed and failed.state == "accepted":
+            return {"channel": failed.channel, "messageId": failed.message_id}
         sent = await self._handler(ctx, job)
         now = self._now()
         await self._log.record(

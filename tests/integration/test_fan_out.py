@@ -99,3 +99,16 @@ async def test_several_outcomes_with_forwards_to_several_stages_are_one_call(
 
 async def waiting(broker: Broker) -> list[int]:
     return [(await status(broker, name)).waiting for name in NAMES]
+
+
+async def test_what_a_handler_adds_is_there_whatever_it_ends_in_and_once(connector: Connector) -> None:
+    async def failing(ctx: Context, payload: Number) -> None:
+        await ctx.add(Job(stage="notify", payload=payload, dedup="told"))
+        raise OSError("not today")
+
+    first = stage("first", failing)
+    pipeline = Pipeline([first, *targets()])
+    connect = connector(pipeline)
+    async with connect() as broker, working(connect, Pipeline([first])):
+        await until(broker, await add_one(broker, Job(stage="first", payload=Number(1))), "failed")
+        assert (await status(broker, "notify")).waiting == 1
