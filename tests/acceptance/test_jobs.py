@@ -23,10 +23,10 @@ def test_a_job_is_put_in_and_its_result_waited_for(env: dict[str, str], tmp_path
         job = view["jobId"]
         assert (view["state"], view["result"]["messageId"]) == ("completed", f"outbox:{job}")
         assert ended.stderr == f"{job}\n", "whoever interrupts the waiting can ask later"
-        lines = run("job", job, "--wait", "30", env=env)
-    assert lines.returncode == 0
-    assert f"jobId       {job}\n" in lines.stdout
-    assert "state       completed\n" in lines.stdout
+        lines = call("job", job, "--wait", "30", env=env)
+    assert lines.code == 0
+    assert f"jobId       {job}\n" in lines.out
+    assert "state       completed\n" in lines.out
     assert "Olá!" in (tmp_path / "outbox.jsonl").read_text("utf-8")
 
 
