@@ -7,6 +7,7 @@ from typing import NamedTuple
 import typer.testing
 
 from api.__main__ import app
+from config import SettingsError
 from pipeline import RiachoError
 
 Command = Callable[..., "Ended"]
@@ -26,7 +27,7 @@ def call(*arguments: str, env: dict[str, str], typed: str = "") -> Ended:
     without_others = dict.fromkeys(os.environ)
     result = typer.testing.CliRunner().invoke(app, arguments, input=typed, env=without_others | env)
     error = result.exception
-    if error and not isinstance(error, RiachoError | SystemExit):
+    if error and not isinstance(error, RiachoError | SettingsError | SystemExit):
         raise error
-    refusal = str(error) if isinstance(error, RiachoError) else ""
+    refusal = str(error) if isinstance(error, RiachoError | SettingsError) else ""
     return Ended(result.exit_code, result.stdout, result.stderr, refusal)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.keys import Keys
+from tests.commands import call
 from tests.processes import riacho, run
 from tests.support import eventually
 
@@ -27,14 +28,14 @@ async def buried(env: dict[str, str], redis: Any, namespace: str) -> str:
     return f"send-client.0.{entry.decode()}"
 
 
-async def test_a_dead_letter_is_listed_shown_replayed_and_purged(env: dict[str, str], buried: str) -> None:
+def test_a_dead_letter_is_listed_shown_replayed_and_purged(env: dict[str, str], buried: str) -> None:
     listed = run("dead", "list", "--json", env=env)
     (letter,) = json.loads(listed.stdout)
     assert letter["jobId"] == buried
-    assert "cannot be read: not an envelope" in run("dead", "show", buried, env=env).stdout
-    assert "cannot be read" in run("dead", "list", "--stage", "send-client", env=env).stdout
+    assert "cannot be read: not an envelope" in call("dead", "show", buried, env=env).out
+    assert "cannot be read" in call("dead", "list", "--stage", "send-client", env=env).out
 
-    assert run("dead", "replay", env=env).returncode == 2, "which ones has to be said"
+    assert call("dead", "replay", env=env).code == 2, "which ones has to be said"
     replayed = run("dead", "replay", buried, env=env)
     assert replayed.stdout.startswith(f"{buried} is now send-client.0.")
     assert replayed.stdout.endswith("1 replayed\n")
@@ -42,6 +43,6 @@ async def test_a_dead_letter_is_listed_shown_replayed_and_purged(env: dict[str, 
     assert gone.returncode == 3
     assert "is not among the dead letters" in gone.stderr
 
-    assert run("dead", "purge", env=env).returncode == 1, "nobody said yes"
-    assert run("dead", "purge", "--yes", env=env).stdout == "0 deleted\n"
-    assert run("dead", "list", "--stage", "sned-client", env=env).returncode == 3
+    assert call("dead", "purge", env=env).code == 1, "nobody said yes"
+    assert call("dead", "purge", "--yes", env=env).out == "0 deleted\n"
+    assert "did you mean 'send-client'?" in call("dead", "list", "--stage", "sned-client", env=env).refusal

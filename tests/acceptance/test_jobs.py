@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import call
 from tests.processes import riacho, run
 
 pytestmark = pytest.mark.acceptance
@@ -22,26 +23,26 @@ def test_a_job_is_put_in_and_its_result_waited_for(env: dict[str, str], tmp_path
         job = view["jobId"]
         assert (view["state"], view["result"]["messageId"]) == ("completed", f"outbox:{job}")
         assert ended.stderr == f"{job}\n", "whoever interrupts the waiting can ask later"
-        lines = run("job", job, "--wait", "30", env=env)
-    assert lines.returncode == 0
-    assert f"jobId       {job}\n" in lines.stdout
-    assert "state       completed\n" in lines.stdout
+        lines = call("job", job, "--wait", "30", env=env)
+    assert lines.code == 0
+    assert f"jobId       {job}\n" in lines.out
+    assert "state       completed\n" in lines.out
     assert "Olá!" in (tmp_path / "outbox.jsonl").read_text("utf-8")
 
 
 def test_a_paused_stage_starts_nothing_until_it_is_resumed_and_drains_then(env: dict[str, str]) -> None:
-    assert run("pause", "notification", env=env).stdout == "paused: notification.send-client\n"
+    assert call("pause", "notification", env=env).out == "paused: notification.send-client\n"
     with riacho("worker", "--stages", "send-client", env=env):
         held = run(*SEND, PAYLOAD, "--wait", "2", "--json", env=env)
         assert (held.returncode, json.loads(held.stdout)["state"]) == (1, "waiting")
-        assert run("resume", "send-client", env=env).stdout == "resumed: notification.send-client\n"
+        assert call("resume", "send-client", env=env).out == "resumed: notification.send-client\n"
         ended = run("drain", "notification", "--wait", "30", env=env)
         assert ended.stdout == "draining: notification.send-client\nnothing is left\n"
         assert ended.returncode == 0
 
 
 async def test_whoever_has_patience_gets_in_when_there_is_room(env: dict[str, str]) -> None:
-    run("drain", "notification", env=env)
+    await asyncio.to_thread(call, "drain", "notification", env=env)
     refused = run(*SEND, PAYLOAD, env=env)
     assert refused.returncode == 3
     assert refused.stderr == "riacho: notification.send-client is being drained and takes no new jobs\n"

@@ -14,6 +14,7 @@ from api.processes import SERVER_AWAY
 from pipeline import Broker, Context, Done, Job, Pipeline
 from pipeline.embedded import EmbeddedServer
 from pipeline.errors import ServerUnavailable
+from tests.commands import call
 from tests.conftest import server_binary
 from tests.faults.servers import OwnServer
 from tests.processes import environment, run
@@ -142,10 +143,12 @@ async def test_a_server_that_forgot_its_scripts_or_everything_is_worked_on(
         await until(broker, await add_one(broker, Job(stage="one", payload=Number(2))), "completed")
 
 
-@pytest.mark.parametrize("command", ["api", "worker", "status", "up", "demo"])
+DOWN = "redis://:hunter2@127.0.0.1:1/0"
+
+
+@pytest.mark.parametrize("command", ["api", "worker", "up"])
 def test_a_server_that_is_down_at_start_is_one_clear_line(command: str) -> None:
-    env = environment(REDIS_URL="redis://:hunter2@127.0.0.1:1/0", RIACHO_AUDIO_MODEL="none")
-    ended = run(command, env=env)
+    ended = run(command, env=environment(REDIS_URL=DOWN, RIACHO_AUDIO_MODEL="none"))
     assert ended.returncode == SERVER_AWAY
     (line,) = ended.stderr.splitlines()
     assert line.startswith("riacho: cannot reach Redis at redis://127.0.0.1:1/0: ")
@@ -153,12 +156,18 @@ def test_a_server_that_is_down_at_start_is_one_clear_line(command: str) -> None:
     assert "hunter2" not in ended.stderr + ended.stdout
 
 
+@pytest.mark.parametrize("command", ["status", "demo"])
+def test_commands_too_say_that_it_is_down(command: str) -> None:
+    ended = call(command, env=environment(REDIS_URL=DOWN, RIACHO_AUDIO_MODEL="none"))
+    assert ended.refusal.startswith("cannot reach Redis at redis://127.0.0.1:1/0: ")
+    assert "Start Redis there, or set REDIS_URL" in ended.refusal
+    assert "hunter2" not in ended.refusal + ended.out + ended.err
+
+
 @pytest.mark.parametrize("command", ["api", "worker", "status"])
 def test_where_no_server_is_named_the_one_of_up_is_meant(tmp_path: Path, command: str) -> None:
-    ended = run(command, env=environment(RIACHO_DATA_FOLDER=tmp_path))
-    assert ended.returncode == SERVER_AWAY
-    (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"riacho: cannot reach Redis at unix://{tmp_path}/valkey.sock: ")
+    ended = call(command, env=environment(RIACHO_DATA_FOLDER=tmp_path))
+    assert ended.refusal.startswith(f"cannot reach Redis at unix://{tmp_path}/valkey.sock: ")
 
 
 def test_a_server_that_may_evict_jobs_is_warned_of_loudly(own_sync: str) -> None:

@@ -183,9 +183,9 @@ def leaves_nothing(held: Held, end: End) -> bool:
 class BrokerMachine(RuleBasedStateMachine):
     """Plays all workers and all people itself, one step after the other."""
 
-    def __init__(self, url: str, runner: asyncio.Runner) -> None:
+    def __init__(self, url: str, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
-        self.runner = runner
+        self.loop = loop
         namespace = f"test-{secrets.token_hex(6)}"
         self.keys = Keys(namespace)
         self.pattern = f"{{{namespace}*"
@@ -200,7 +200,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def run(self, talk: Coroutine[Any, Any, T]) -> T:
         self.sound = False
-        return self.runner.run(talk)
+        return self.loop.run_until_complete(talk)
 
     @initialize(group=st.booleans(), wanted=new_jobs)
     def begin(self, group: bool, wanted: list[tuple[Stage, str, str, int]]) -> None:
@@ -556,7 +556,7 @@ class BrokerMachine(RuleBasedStateMachine):
             if self.sound:
                 self.finish()
         finally:
-            self.runner.run(self.close())
+            self.loop.run_until_complete(self.close())
 
     def finish(self) -> None:
         """Honest workers do whatever is left; then nothing is."""
@@ -595,7 +595,8 @@ class BrokerMachine(RuleBasedStateMachine):
 @pytest.mark.timeout(600)  # making a failing example short takes up to five minutes
 def test_the_broker_does_what_the_model_says(server: str) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        machine: Any = partial(BrokerMachine, server, runner)
+        # Not by the runner: it guards each call against Ctrl-C, which takes longer than most calls do.
+        machine: Any = partial(BrokerMachine, server, runner.get_loop())
         run_state_machine_as_test(
             machine,
             settings=settings(max_examples=120, stateful_step_count=50, suppress_health_check=list(HealthCheck)),

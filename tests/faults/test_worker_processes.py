@@ -25,7 +25,10 @@ class Workers:
     async def both_of(self, supervisor: int) -> list[int]:
         """Its two children, once both ask for entries."""
         pids = children(supervisor)
-        return pids if len(pids) == 2 and set(pids) <= await self.reading() else []
+        try:
+            return pids if len(pids) == 2 and set(pids) <= await self.reading() else []
+        except ValueError:  # one has a name, and has not written down yet which process it is
+            return []
 
     async def reading(self) -> set[int]:
         """Processes that ask for entries."""
@@ -100,7 +103,7 @@ async def test_stopped_supervised_workers_finish_what_they_run(env: dict[str, st
 
 
 def test_workers_that_cannot_start_end_the_supervisor_with_a_clear_line(env: dict[str, str]) -> None:
-    ended = run("worker", "--processes", "4", env=env | {"RIACHO_AUDIO_MODEL": "none"})
+    ended = run("worker", "--processes", "2", env=env | {"RIACHO_AUDIO_MODEL": "none"})
     assert ended.returncode == 3
     *before, last = ended.stderr.splitlines()
     assert last.startswith("riacho: the worker-")

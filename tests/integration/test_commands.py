@@ -108,6 +108,25 @@ def test_a_mistake_is_named_with_its_remedy(riacho: Command, arguments: tuple[st
     assert ended.out == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        (["worker", "--stages", "trancribe"], {}, "no stage 'trancribe'; did you mean 'transcribe'?"),
+        (["up", "--port", "70000"], {}, "setting http.port = '70000'"),
+        (["up"], {"REDIS_URL": "redis://:hush#x@127.0.0.1:1/0"}, "setting redis.url is no address"),
+        (["up", "--data", "/etc/passwd"], {"REDIS_URL": ""}, "cannot keep data in /etc/passwd"),
+    ],
+)
+def test_processes_that_cannot_start_say_so_in_one_line(
+    riacho: Command, env: dict[str, str], arguments: list[str], variables: dict[str, str], said: str
+) -> None:
+    env |= variables
+    refusal = riacho(*arguments).refusal
+    assert said in refusal
+    assert "hush" not in refusal
+    assert "\n" not in refusal
+
+
 # ── whole stages ─────────────────────────────────────────────────────────────────────────────────
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from api.adapters import Adapters, ResponderUnusable
 from config import Secret, load, replaced
+from stages.conversation import language_model
 from stages.conversation.language_model import BYTE_LIMIT, TEXT_LIMIT, LanguageModel, longest
 from stages.conversation.rules import RuleResponder
 from stages.ports import Message
@@ -95,6 +96,14 @@ def raw(body: bytes, status: int = 200, **headers: str) -> Behaviour:
         return web.Response(body=body, status=status, content_type="text/html", headers=headers)
 
     return behave
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before another try, where the model names none."""
+    monkeypatch.setattr(language_model, "PAUSE", 0.01)
+    # There it is a default, which was taken when the module was loaded.
+    monkeypatch.setattr(language_model._NoAnswer.__init__, "__defaults__", (0.01,))
 
 
 async def hangs_up(request: web.Request) -> web.Response:
