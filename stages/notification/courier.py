@@ -80,7 +80,7 @@ class Courier:
         probe = False
         if not await self._log.begin(call):
             known = await self._log.find(call.job)
-            if known and known.state == "accepted":
+            if known and known.message_id:  # taken; what it came to since has followed from its receipt
                 return self._result(known.message_id)
             self._check(known)
             probe = await self._may_send(ctx.tenant)
