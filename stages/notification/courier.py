@@ -58,6 +58,7 @@ class Courier:
         self._log = messages
         self._messenger = messenger
         self._care = care
+        self._look = min(care.probe, LONGEST_LOOK)
         self._now = now
 
     async def deliver(self, ctx: Context, message: Outgoing, job: SendClient | SendVendor) -> dict[str, str]:
@@ -108,7 +109,7 @@ class Courier:
             return False
         if held.until_ms > now or not await self._log.take_probe(held, now + int(self._care.probe * 1000)):
             wait = max(1.0, (held.until_ms - now) / 1000)
-            raise RetryLater(min(wait, LONGEST_LOOK), f"its sender waits: {held.reason}")
+            raise RetryLater(min(wait, self._look), f"its sender waits: {held.reason}")
         return True
 
     async def _begin_again(self, call: Notification, known: Notification | None) -> Notification:
@@ -123,13 +124,25 @@ class Courier:
         except OutcomeUnknown as error:
             raise RetryLater(self._care.unknown_wait, str(error)) from None
         except NotSent as error:
-            await self._log.refused(call.job, error.code, str(error), template=isinstance(error, OutsideWindow))
+            await self._log.refused(
+                call.job,
+                error.code,
+                str(error),
+                template=isinstance(error, OutsideWindow),
+                counts=not isinstance(error, SenderPaused),  # however long a sender is paused, its messages stay
+            )
+            if probe and isinstance(error, OutsideWindow | Refused):  # it is about this message alone
+                await self._resume(call.tenant)
             await self._on_refusal(ctx, call, error, probe=probe)
             raise
         await self._note_accepted(call, message_id)
-        if probe and await self._log.resume(call.tenant):
-            log.warning("the sender of tenant %r sends again", call.tenant)
+        if probe:
+            await self._resume(call.tenant)
         return self._result(message_id)
+
+    async def _resume(self, tenant: str) -> None:
+        if await self._log.resume(tenant):
+            log.warning("the sender of tenant %r sends again", tenant)
 
     async def _on_refusal(self, ctx: Context, call: Notification, error: NotSent, *, probe: bool) -> None:
         """What follows from a refusal beside another try."""
@@ -147,7 +160,7 @@ class Courier:
                 raise RetryLater(4.0, str(error))
             case SenderPaused():
                 await self._pause(ctx, call, error, probe=probe)
-                raise RetryLater(LONGEST_LOOK, str(error))
+                raise RetryLater(self._look, str(error))
 
     async def _pause(self, ctx: Context, call: Notification, error: SenderPaused, *, probe: bool) -> None:
         now = self._now()
