@@ -82,7 +82,7 @@ class Notifications:
             fallback_email=fallback.email,
             fallback_emails=fallback.emails,
             alerts=AlertStore(database, settings.alerts.every),
-            alert_channels=[self._alert_channel(address, email, messenger) for address in settings.alerts.to],
+            alert_channels=[self._alert_channel(to.reveal(), email, messenger) for to in settings.alerts.to],
         )
 
     def _sender(self, tenant: str) -> Sender:
@@ -123,14 +123,18 @@ class Notifications:
         if "@" not in address:
             return MessengerAlerts(messenger, self._phone(address))
         if email is None:
-            raise NotifyingUnusable(f"alerts.to names {address!r}, and there is no mail server: set email.host")
+            raise NotifyingUnusable(
+                "alerts.to names an e-mail address, and there is no mail server: set email.host"
+            )
         return EmailAlerts(email, address)
 
     def _phone(self, number: str) -> str:
         try:
             return normalised(number, self._settings.notification.region)
-        except ValueError as error:
-            raise NotifyingUnusable(f"setting alerts.to: {error}") from None
+        except ValueError:  # its text has what may be the address of a webhook, its https:// forgotten
+            raise NotifyingUnusable(
+                "setting alerts.to: one of its entries is no phone number, e-mail address or http(s) address"
+            ) from None
 
 
 def sends_by_whatsapp(settings: Settings) -> bool:
