@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline import Pipeline, Stage
+from pipeline import Pipeline, RetryPolicy, Stage
 from pipeline.stage import Batch
 from stages.audio.transcribe import TranscribeHandler
 from stages.conversation.announce import Announced
@@ -21,6 +21,7 @@ from stages.notification.send import Addressed, ClientHandler, VendorHandler, ra
 from stages.ports import Ports
 
 KEEP_RESULTS = 86_400.0  # seconds a finished job can still be looked up
+PATIENT = RetryPolicy(attempts=12, base=1.0, cap=60.0)  # six minutes, for what only needs the database
 RECEIPTS = Batch(500, 0.05)  # what WhatsApp tells comes in crowds, and is written at once
 
 
@@ -148,6 +149,7 @@ def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
             payload=Alert,
             handler=LoggedAlert(AlertHandler(notifying.alerts, notifying.alert_channels), notifying.log),
             timeout=limits.notification_timeout,
+            retry=PATIENT,
         ),
         Stage(
             queue="notification",
@@ -155,6 +157,7 @@ def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
             payload=Receipt,
             handler=ReceiptHandler(notifying.log, Rescue(fallback=notifying.has_fallback)),
             batch=RECEIPTS,
+            retry=PATIENT,
             prefetch=RECEIPTS.size,
         ),
     ]

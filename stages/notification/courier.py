@@ -27,6 +27,8 @@ MOST_CALLS = 12  # of a job, whatever they came to
 MOST_UNKNOWN = 4  # calls before one is given up that nobody knows the outcome of
 LONGEST_PAIR_WAIT = 256.0  # seconds
 LONGEST_LOOK = 30.0  # seconds between looks whether a sender is still held up
+AWAY = 5.0  # seconds until a log that is away is asked again
+LONGEST_AWAY = 86_400_000  # ms: a job this old uses up its tries
 HELD = "nobody knows whether it went out: ask, and replay it if it did not"
 
 
@@ -45,7 +47,7 @@ class Courier:
     That a job is about to call is in the log before it calls, what came of it after. A job that finds a call
     without an outcome (its worker died, the answer was lost) waits for the channel to tell by a receipt, which
     names the job; if it does not, the message is sent again or held for a person. A call that is known to have
-    failed ends by what there is to do about it; waiting for a limit or a paused sender is not a try.
+    failed ends by what there is to do about it; waiting for a limit, a paused sender or the log is not a try.
     """
 
     def __init__(
@@ -66,7 +68,6 @@ class Courier:
 
         Raises RetryLater where it is to wait, Permanent where it never goes out this way, NotSent for another try.
         """
-        now = self._now()
         call = Notification(
             job=str(ctx.job_id),
             tenant=ctx.tenant,
@@ -75,18 +76,29 @@ class Courier:
             channel=self._messenger.name,
             payload=msgspec.json.encode(job).decode(),
             created_ms=ctx.enqueued_ms,
-            called_ms=now,
+            called_ms=self._now(),
             template=message.template,
         )
-        probe = False
-        if not await self._log.begin(call):
-            known = await self._log.find(call.job)
-            if known and known.message_id:  # taken; what it came to since has followed from its receipt
-                return self._result(known.message_id)
-            self._check(known)
-            probe = await self._may_send(ctx.tenant)
-            call = await self._begin_again(call, known)
+        try:
+            call, probe = await self._begun(call)
+        except StoreUnavailable as error:
+            if call.called_ms - call.created_ms > LONGEST_AWAY:
+                raise
+            raise RetryLater(AWAY, str(error)) from None
+        if call.message_id:  # taken; what it came to since has followed from its receipt
+            return self._result(call.message_id)
         return await self._send(ctx, call, msgspec.structs.replace(message, template=call.template), probe=probe)
+
+    async def _begun(self, call: Notification) -> tuple[Notification, bool]:
+        """The call as it is in the log now, or what is known of one that was taken; and whether it is a probe."""
+        if await self._log.begin(call):
+            return call, False
+        known = await self._log.find(call.job)
+        if known and known.message_id:
+            return known, False
+        self._check(known)
+        probe = await self._may_send(call.tenant)
+        return await self._begin_again(call, known), probe
 
     def _check(self, known: Notification | None) -> None:
         """Whether a job that called before may call again."""
