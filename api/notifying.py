@@ -86,7 +86,7 @@ class Notifications:
             fallback_email=fallback.email,
             fallback_emails=fallback.emails,
             alerts=AlertStore(database, settings.alerts.every),
-            alert_channels=[self._alert_channel(address, email, messenger) for address in settings.alerts.to],
+            alert_channels=[self._alert_channel(to.reveal(), email, messenger) for to in settings.alerts.to],
         )
 
     def _check(self) -> None:
@@ -97,7 +97,10 @@ class Notifications:
                 f"setting notification.region = {notification.region!r} is no region; it is two letters, as in BR"
             )
         for tenant, number in notification.vendors.items():
-            self._phone(f"notification.vendors of {tenant!r}", number)
+            try:
+                normalised(number, notification.region)
+            except ValueError as error:
+                raise NotifyingUnusable(f"setting notification.vendors of {tenant!r}: {error}") from None
 
     def _sender(self, tenant: str) -> Sender:
         return sender_of(self._settings.whatsapp, tenant)
@@ -125,16 +128,20 @@ class Notifications:
         if address.startswith(("http://", "https://")):
             return WebhookAlerts(self._webhook(address))
         if "@" not in address:
-            return MessengerAlerts(messenger, self._phone("alerts.to", address))
+            return MessengerAlerts(messenger, self._alerted_phone(address))
         if email is None:
-            raise NotifyingUnusable(f"alerts.to names {address!r}, and there is no mail server: set email.host")
+            raise NotifyingUnusable(
+                "alerts.to names an e-mail address, and there is no mail server: set email.host"
+            )
         return EmailAlerts(email, address)
 
-    def _phone(self, setting: str, number: str) -> str:
+    def _alerted_phone(self, number: str) -> str:
         try:
             return normalised(number, self._settings.notification.region)
-        except ValueError as error:
-            raise NotifyingUnusable(f"setting {setting}: {error}") from None
+        except ValueError:  # its text has what may be the address of a webhook, its https:// forgotten
+            raise NotifyingUnusable(
+                "setting alerts.to: one of its entries is no phone number, e-mail address or http(s) address"
+            ) from None
 
 
 def sender_of(whatsapp: WhatsAppSettings, tenant: str) -> Sender:

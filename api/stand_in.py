@@ -1,6 +1,7 @@
 """A stand-in for WhatsApp, for the demo: it has the sample notes, and takes messages like the real one."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -62,7 +63,7 @@ class StandIn:
         _check_login(request)
         message = await request.json()
         self.taken.append((message["to"], message["text"]["body"]))
-        wamid = f"wamid.demo.{len(self.taken)}"
+        wamid = f"wamid.demo.{secrets.token_hex(4)}"  # another each time: receipts are known by it for a week
         told = asyncio.create_task(self._tell(request.match_info["number"], wamid, message))
         self._telling.add(told)
         told.add_done_callback(self._telling.discard)

@@ -180,7 +180,7 @@ class Fallback(_Section, frozen=True):
 
 
 class Alerts(_Section, frozen=True):
-    to: list[str]
+    to: list[Secret]  # an address of a webhook is as good as a password
     every: Seconds
 
 
@@ -313,7 +313,7 @@ def _freeze(tree: Tree) -> Settings:
         except msgspec.ValidationError as error:
             message, _, key = str(error).rpartition(" - at `$.")
             key = key.rstrip("`").partition("[")[0].partition(".")[0]
-            shown = "" if key == "senders" or get_type_hints(kind)[key] is Secret else f" = {tree[section][key]!r}"
+            shown = "" if _is_secret(kind, key) else f" = {tree[section][key]!r}"
             raise SettingsError(f"setting {section}.{key}{shown}: {message}") from None
     settings = Settings(**sections)
     _check_url("redis.url", settings.redis.url, ("redis", "rediss", "unix"))
@@ -324,6 +324,10 @@ def _freeze(tree: Tree) -> Settings:
     _check_url("fallback.url", settings.fallback.url, ("http", "https"))
     _check_networks(settings.audio.networks)
     return settings
+
+
+def _is_secret(section: type, key: str) -> bool:
+    return key == "senders" or get_type_hints(section)[key] in (Secret, list[Secret])
 
 
 def _check_url(name: str, url: Secret, schemes: tuple[str, ...]) -> None:
@@ -394,7 +398,9 @@ def _as_text(value: object) -> str:
         return value.reveal()
     if isinstance(value, dict):
         return msgspec.json.encode(value, enc_hook=_as_text).decode()
-    return msgspec.json.encode([str(item) for item in value]).decode() if isinstance(value, list) else str(value)
+    return (
+        msgspec.json.encode([_as_text(item) for item in value]).decode() if isinstance(value, list) else str(value)
+    )
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

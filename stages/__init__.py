@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline import Pipeline, Stage
+from pipeline import Pipeline, RetryPolicy, Stage
 from pipeline.stage import Batch
 from stages.audio.transcribe import TranscribeHandler
 from stages.conversation.announce import Announced
@@ -24,6 +24,7 @@ KEEP_RESULTS = 86_400.0  # seconds a finished job can still be looked up
 # What waits for a token has one of its tenant's places and holds up nobody else: so many more of them keep one
 # recipient who gets too much from holding up the tenant's others.
 PACED_ROUNDS = 20
+PATIENT = RetryPolicy(attempts=12, base=1.0, cap=60.0)  # six minutes, for what only needs the database
 RECEIPTS = Batch(500, 0.05)  # what WhatsApp tells comes in crowds, and is written at once
 
 
@@ -151,6 +152,7 @@ def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
             payload=Alert,
             handler=LoggedAlert(AlertHandler(notifying.alerts, notifying.alert_channels), notifying.log),
             timeout=limits.notification_timeout,
+            retry=PATIENT,
         ),
         Stage(
             queue="notification",
@@ -158,6 +160,7 @@ def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
             payload=Receipt,
             handler=ReceiptHandler(notifying.log, Rescue(notifying.has_fallback)),
             batch=RECEIPTS,
+            retry=PATIENT,
             prefetch=RECEIPTS.size,
         ),
     ]

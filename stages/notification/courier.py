@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 MOST_CALLS = 12  # of a job, whatever they came to
 MOST_UNKNOWN = 4  # calls before one is given up that nobody knows the outcome of
 LONGEST_LOOK = 30.0  # seconds between looks whether a sender is still held up
+AWAY = 5.0  # seconds until a log that is away is asked again
+LONGEST_AWAY = 86_400_000  # ms: a job this old uses up its tries
 HELD = "nobody knows whether it went out: ask, and replay it if it did not"
 
 
@@ -44,7 +46,7 @@ class Courier:
     That a job is about to call is in the log before it calls, what came of it after. A job that finds a call
     without an outcome (its worker died, the answer was lost) waits for the channel to tell by a receipt, which
     names the job; if it does not, the message is sent again or held for a person. A call that is known to have
-    failed ends by what there is to do about it; waiting for a limit or a paused sender is not a try.
+    failed ends by what there is to do about it; waiting for a limit, a paused sender or the log is not a try.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Courier:
         self._log = messages
         self._messenger = messenger
         self._care = care
+        self._look = min(care.probe, LONGEST_LOOK)
         self._now = now
 
     async def deliver(self, ctx: Context, message: Outgoing, job: SendClient | SendVendor) -> dict[str, str]:
@@ -64,7 +67,6 @@ class Courier:
 
         Raises RetryLater where it is to wait, Permanent where it never goes out this way, NotSent for another try.
         """
-        now = self._now()
         call = Notification(
             job=str(ctx.job_id),
             tenant=ctx.tenant,
@@ -73,18 +75,29 @@ class Courier:
             channel=self._messenger.name,
             payload=msgspec.json.encode(job).decode(),
             created_ms=ctx.enqueued_ms,
-            called_ms=now,
+            called_ms=self._now(),
             template=message.template,
         )
-        probe = False
-        if not await self._log.begin(call):
-            known = await self._log.find(call.job)
-            if known and known.state == "accepted":
-                return self._result(known.message_id)
-            self._check(known)
-            probe = await self._may_send(ctx.tenant)
-            call = await self._begin_again(call, known)
+        try:
+            call, probe = await self._begun(call)
+        except StoreUnavailable as error:
+            if call.called_ms - call.created_ms > LONGEST_AWAY:
+                raise
+            raise RetryLater(AWAY, str(error)) from None
+        if call.message_id:  # taken; what it came to since has followed from its receipt
+            return self._result(call.message_id)
         return await self._send(ctx, call, msgspec.structs.replace(message, template=call.template), probe=probe)
+
+    async def _begun(self, call: Notification) -> tuple[Notification, bool]:
+        """The call as it is in the log now, or what is known of one that was taken; and whether it is a probe."""
+        if await self._log.begin(call):
+            return call, False
+        known = await self._log.find(call.job)
+        if known and known.message_id:
+            return known, False
+        self._check(known)
+        probe = await self._may_send(call.tenant)
+        return await self._begin_again(call, known), probe
 
     def _check(self, known: Notification | None) -> None:
         """Whether a job that called before may call again."""
@@ -107,7 +120,7 @@ class Courier:
             return False
         if held.until_ms > now or not await self._log.take_probe(held, now + int(self._care.probe * 1000)):
             wait = max(1.0, (held.until_ms - now) / 1000)
-            raise RetryLater(min(wait, LONGEST_LOOK), f"its sender waits: {held.reason}")
+            raise RetryLater(min(wait, self._look), f"its sender waits: {held.reason}")
         return True
 
     async def _begin_again(self, call: Notification, known: Notification | None) -> Notification:
@@ -122,13 +135,25 @@ class Courier:
         except OutcomeUnknown as error:
             raise RetryLater(self._care.unknown_wait, str(error)) from None
         except NotSent as error:
-            await self._log.refused(call.job, error.code, str(error), template=isinstance(error, OutsideWindow))
+            await self._log.refused(
+                call.job,
+                error.code,
+                str(error),
+                template=isinstance(error, OutsideWindow),
+                counts=not isinstance(error, SenderPaused),  # however long a sender is paused, its messages stay
+            )
+            if probe and isinstance(error, OutsideWindow | Refused):  # it is about this message alone
+                await self._resume(call.tenant)
             await self._on_refusal(ctx, call, error, probe=probe)
             raise
         await self._note_accepted(call, message_id)
-        if probe and await self._log.resume(call.tenant):
-            log.warning("the sender of tenant %r sends again", call.tenant)
+        if probe:
+            await self._resume(call.tenant)
         return self._result(message_id)
+
+    async def _resume(self, tenant: str) -> None:
+        if await self._log.resume(tenant):
+            log.warning("the sender of tenant %r sends again", tenant)
 
     async def _on_refusal(self, ctx: Context, call: Notification, error: NotSent, *, probe: bool) -> None:
         """What follows from a refusal beside another try."""
@@ -146,7 +171,7 @@ class Courier:
                 raise RetryLater(error.wait(1), str(error))
             case SenderPaused():
                 await self._pause(ctx, call, error, probe=probe)
-                raise RetryLater(LONGEST_LOOK, str(error))
+                raise RetryLater(self._look, str(error))
 
     async def _pause(self, ctx: Context, call: Notification, error: SenderPaused, *, probe: bool) -> None:
         now = self._now()

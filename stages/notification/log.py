@@ -137,10 +137,15 @@ class NotificationLog:
         taken = _of(job).where(notifications.c.state == "sending")
         await self._database.write(taken.values(state="accepted", message_id=message_id, code=None, error=""))
 
-    async def refused(self, job: str, code: int | None, error: str, *, template: bool) -> None:
-        """The channel did not take it; `template`: it would take the approved template."""
+    async def refused(
+        self, job: str, code: int | None, error: str, *, template: bool = False, counts: bool = True
+    ) -> None:
+        """The channel did not take it; `template`: it would take the approved template. A call that does not count
+        leaves `calls` as they were before it."""
         not_taken = _of(job).where(notifications.c.state == "sending")
-        changes = {"template": True} if template else {}
+        changes: dict[str, Any] = {"template": True} if template else {}
+        if not counts:
+            changes["calls"] = notifications.c.calls - 1
         await self._database.write(not_taken.values(state="refused", code=code, error=error, **changes))
 
     async def failed(self, job: str, tenant: str, error: str, now: int) -> None:

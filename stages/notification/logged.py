@@ -1,5 +1,6 @@
 """What the log of notifications learns from the stages that do not send over it."""
 
+import logging
 from collections.abc import Callable
 
 from pipeline import Context
@@ -8,6 +9,9 @@ from stages.jobs import Alert, Fallback
 from stages.notification.alerts import AlertHandler
 from stages.notification.fallback import FallbackHandler
 from stages.notification.log import Notification, NotificationLog
+from stages.store import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 
 class LoggedFallback:
@@ -25,22 +29,23 @@ class LoggedFallback:
         if failed and failed.state == "accepted":
             return {"channel": failed.channel, "messageId": failed.message_id}
         sent = await self._handler(ctx, job)
-        now = self._now()
-        await self._log.record(
-            Notification(
-                job=str(ctx.job_id),
-                tenant=ctx.tenant,
-                kind="fallback",
-                recipient=job.to,
-                channel=sent["channel"],
-                payload="",
-                created_ms=ctx.enqueued_ms,
-                called_ms=now,
-                state="accepted",
-                calls=ctx.attempt,
-                message_id=sent["messageId"],
-            )
+        note = Notification(
+            job=str(ctx.job_id),
+            tenant=ctx.tenant,
+            kind="fallback",
+            recipient=job.to,
+            channel=sent["channel"],
+            payload="",
+            created_ms=ctx.enqueued_ms,
+            called_ms=self._now(),
+            state="accepted",
+            calls=ctx.attempt,
+            message_id=sent["messageId"],
         )
+        try:
+            await self._log.record(note)
+        except StoreUnavailable as error:  # it went out: another try would say it again
+            log.error("%s went out, which could not be noted: %s", note.job, error)
         return sent
 
 

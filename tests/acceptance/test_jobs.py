@@ -31,12 +31,12 @@ def test_a_job_is_put_in_and_its_result_waited_for(env: dict[str, str], tmp_path
 
 
 def test_a_paused_stage_starts_nothing_until_it_is_resumed_and_drains_then(env: dict[str, str]) -> None:
-    assert call("pause", "notification", env=env).out == "paused: notification.send-client\n"
+    assert call("pause", "send-client", env=env).out == "paused: notification.send-client\n"
     with riacho("worker", "--stages", "send-client", env=env):
         held = run(*SEND, PAYLOAD, "--wait", "2", "--json", env=env)
         assert (held.returncode, json.loads(held.stdout)["state"]) == (1, "waiting")
         assert call("resume", "send-client", env=env).out == "resumed: notification.send-client\n"
-        ended = run("drain", "notification", "--wait", "30", env=env)
+        ended = run("drain", "send-client", "--wait", "30", env=env)
         assert ended.stdout == "draining: notification.send-client\nnothing is left\n"
         assert ended.returncode == 0
 

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipeline import Context, Job, JobId, Permanent, RetryLater
-from pipeline.message import Delivery, seal, unseal
+from pipeline.message import Delivery, now_ms, seal, unseal
 from stages.jobs import Alert, Receipt, SendClient
 from stages.notification.courier import HELD, MOST_CALLS, Care, Courier
 from stages.notification.errors import (
@@ -221,6 +221,9 @@ async def test_nothing_is_sent_that_could_not_be_noted_before(desk: Desk, monkey
         raise StoreUnavailable("the database: away")
 
     monkeypatch.setattr(desk.log, "begin", away)
+    desk.now = now_ms()
+    assert await desk.told_to_wait() == 5
+    desk.pass_time(2 * 86_400)
     with pytest.raises(StoreUnavailable):
         await desk.deliver()
     assert desk.channel.asked == []

@@ -24,7 +24,7 @@ def settings(**environ: str) -> Settings:
         ({"NOTIFICATION_CHANNEL": "whatsapp"}, "there is no access token: set RIACHO_WHATSAPP_ACCESS_TOKEN"),
         ({"NOTIFICATION_REGION": "BRA"}, "notification.region = 'BRA' is no region"),
         ({"NOTIFICATION_VENDORS": '{"shop": "12"}'}, "notification.vendors of 'shop': '12' is too short"),
-        ({"ALERTS_TO": "12"}, "alerts.to: '12' is too short"),
+        ({"ALERTS_TO": "12"}, "alerts.to: one of its entries is no phone number"),
         ({"ALERTS_TO": "ops@shop.example"}, "there is no mail server: set email.host"),
         ({"ALERTS_TO": "https://hooks.example/x"}, "fallback.secret"),
         ({"FALLBACK_URL": "https://hooks.example/x"}, "fallback.secret"),

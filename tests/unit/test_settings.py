@@ -30,11 +30,14 @@ def file_with(folder: Path, content: str) -> dict[str, str]:
 
 def revealed(settings: Settings) -> dict[str, dict[str, Any]]:
     """Settings as plain values, to compare them: secrets are never equal."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return value.reveal() if isinstance(value, Secret) else value
+
     return {
-        name: {
-            key: value.reveal() if isinstance(value, Secret) else value
-            for key, value in msgspec.structs.asdict(section).items()
-        }
+        name: {key: plain(value) for key, value in msgspec.structs.asdict(section).items()}
         for name, section in msgspec.structs.asdict(settings).items()
     }
 
@@ -208,6 +211,7 @@ seconds = st.floats(min_value=0.001, max_value=31_536_000)
             "worker": st.fixed_dictionaries({"lease": seconds, "grace": seconds}),
             "whatsapp": st.fixed_dictionaries({"app_secret": words, "access_token": words}),
             "audio": st.fixed_dictionaries({"roots": st.lists(paths.map(str)), "cache": paths.map(str)}),
+            "alerts": st.fixed_dictionaries({"to": st.lists(words)}),
             "log": st.fixed_dictionaries({"level": st.sampled_from(["debug", "info", "warning", "error"])}),
         }
     )
