@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
@@ -48,7 +49,9 @@ async def broker(settings: Settings) -> AsyncIterator[Broker]:
 
 @pytest.fixture
 async def client(broker: Broker, settings: Settings) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(build_app(broker, settings, Adapters(settings).notifications.log))) as client:
+    adapters = Adapters(settings)
+    app = build_app(broker, settings, adapters.notifications.log)
+    async with aclosing(adapters.database), TestClient(TestServer(app)) as client:
         yield client
 
 
