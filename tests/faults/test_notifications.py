@@ -46,8 +46,8 @@ def stand_in(webhook: str) -> Config:
         numbers={number(n): f"EAAJ-token-{n}" for n in range(NUMBERS)},
         faults=FAULTS,
         in_a_row=2,
-        latency=0.005,
-        jitter=0.01,
+        latency=0.002,
+        jitter=0.004,
         statuses=Statuses(
             url=webhook, app_secret=APP_SECRET, read=0.3, spread=0.3, shuffle=True, twice=0.05, batch=0.1
         ),
@@ -65,7 +65,7 @@ def settings(server: str, namespace: str, folder: Path, port: int, graph_url: st
         RIACHO_WHATSAPP_APP_SECRET=APP_SECRET,
         RIACHO_WHATSAPP_GRAPH_URL=graph_url,
         RIACHO_WHATSAPP_SENDERS=msgspec.json.encode(tokens).decode(),
-        RIACHO_NOTIFICATION_UNKNOWN_WAIT=8,
+        RIACHO_NOTIFICATION_UNKNOWN_WAIT=5,
     )
 
 
