@@ -146,9 +146,7 @@ class Courier:
                 await self._resume(call.tenant)
             await self._on_refusal(ctx, call, error, probe=probe)
             raise
-        await self._note_accepted(call, message_id)
-        if probe:
-            await self._resume(call.tenant)
+        await self._note_accepted(call, message_id, probe=probe)
         return self._result(message_id)
 
     async def _resume(self, tenant: str) -> None:
@@ -181,10 +179,13 @@ class Courier:
             told = Alert(cause=f"o WhatsApp parou o número de {call.tenant}", text=f"{call.job}: {error}")
             await ctx.add(ctx.forward("alert", told))
 
-    async def _note_accepted(self, call: Notification, message_id: str) -> None:
-        """It went out: a log that cannot be written must not have it sent again. The receipt will tell it."""
+    async def _note_accepted(self, call: Notification, message_id: str, *, probe: bool) -> None:
+        """It went out: a log that cannot be written must not have it sent again. The receipt will tell it, and the
+        next probe sets its sender free."""
         try:
             await self._log.accepted(call.job, message_id)
+            if probe:
+                await self._resume(call.tenant)
         except StoreUnavailable as error:
             log.error("%s went out as %s, which could not be noted: %s", call.job, message_id, error)
 

@@ -216,6 +216,19 @@ async def test_what_went_out_is_done_though_the_log_cannot_be_written(
     assert (await desk.known()).state == "accepted"
 
 
+async def test_a_probe_that_went_out_is_done_though_its_sender_cannot_be_set_free(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> bool:
+        raise StoreUnavailable("the database: away")
+
+    desk.channel.answers = [SenderPaused("payment", 131042)]
+    await desk.told_to_wait()
+    desk.pass_time(901)
+    monkeypatch.setattr(desk.log, "resume", away)
+    assert (await desk.deliver())["messageId"] == "wamid.2"
+
+
 async def test_nothing_is_sent_that_could_not_be_noted_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object) -> bool:
         raise StoreUnavailable("the database: away")
