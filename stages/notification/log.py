@@ -127,8 +127,9 @@ class NotificationLog:
         return await self._database.write(self._insert.on_conflict_do_nothing(), msgspec.structs.asdict(new)) > 0
 
     async def begin_again(self, known: Notification, now: int) -> bool:
-        """Note that it is about to be asked once more; False where somebody else was faster."""
-        unchanged = _of(known.job).where(notifications.c.calls == known.calls, notifications.c.state != "accepted")
+        """Note that it is about to be asked once more; False where somebody else was faster, or a receipt has told
+        meanwhile that it was taken."""
+        unchanged = _of(known.job).where(notifications.c.calls == known.calls, notifications.c.message_id == "")
         again = unchanged.values(state="sending", calls=known.calls + 1, called_ms=now)
         return await self._database.write(again) > 0
 

@@ -229,6 +229,14 @@ async def test_a_probe_that_went_out_is_done_though_its_sender_cannot_be_set_fre
     assert (await desk.deliver())["messageId"] == "wamid.2"
 
 
+async def test_nothing_is_sent_that_a_receipt_tells_of_while_it_is_about_to_begin_again(desk: Desk) -> None:
+    await desk.crash()
+    known = await desk.known()
+    await desk.log.receive([receipt("failed", code=131047, error="24 hours")])
+    assert not await desk.log.begin_again(known, desk.now)
+    assert (await desk.known()).state == "failed"
+
+
 async def test_nothing_is_sent_that_could_not_be_noted_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object) -> bool:
         raise StoreUnavailable("the database: away")
