@@ -9,6 +9,7 @@ import msgspec
 from pipeline import Context, Permanent, RetryLater
 from pipeline.message import now_ms
 from stages.jobs import Alert, SendClient, SendVendor
+from stages.notification.away import waiting_for_log
 from stages.notification.errors import (
     NotSent,
     OutcomeUnknown,
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 MOST_CALLS = 12  # of a job, whatever they came to
 MOST_UNKNOWN = 4  # calls before one is given up that nobody knows the outcome of
 LONGEST_LOOK = 30.0  # seconds between looks whether a sender is still held up
-AWAY = 5.0  # seconds until a log that is away is asked again
-LONGEST_AWAY = 86_400_000  # ms: a job this old uses up its tries
 HELD = "nobody knows whether it went out: ask, and replay it if it did not"
 
 
@@ -78,12 +77,8 @@ class Courier:
             called_ms=self._now(),
             template=message.template,
         )
-        try:
+        with waiting_for_log(ctx, call.called_ms):
             call, probe = await self._begun(call)
-        except StoreUnavailable as error:
-            if call.called_ms - call.created_ms > LONGEST_AWAY:
-                raise
-            raise RetryLater(AWAY, str(error)) from None
         if call.message_id:  # taken; what it came to since has followed from its receipt
             return self._result(call.message_id)
         return await self._send(ctx, call, msgspec.structs.replace(message, template=call.template), probe=probe)
