@@ -159,6 +159,26 @@ async def test_a_message_of_an_unknown_shape_does_not_take_its_neighbours_with_i
     assert len(await fetched(broker, "process-conversation")) == 2
 
 
+async def test_a_status_no_database_can_hold_does_not_take_its_neighbours_with_it(
+    client: Client, broker: Broker
+) -> None:
+    good: dict[str, Any] = {"id": "wamid.1", "status": "failed", "timestamp": "1800000000"}
+    odd = [
+        {"id": "wamid.\0"},
+        {"biz_opaque_callback_data": "\0"},
+        {"errors": [{"code": 131026, "title": "\0"}]},
+        {"errors": [{"code": 2**31}]},
+        {"errors": [{"code": 10**30}]},
+    ]
+    change = {"field": "messages", "value": {"statuses": [*(good | each for each in odd), good]}}
+    entry = {"id": "0", "changes": [change]}
+    answer = await (
+        await post_event(client, {"object": "whatsapp_business_account", "entry": [entry]})
+    ).json()
+    assert (answer["accepted"], answer["ignored"]) == (1, 5)
+    assert len(await fetched(broker, "receipt")) == 1
+
+
 async def test_statuses_and_empty_events_are_taken_and_left_out(client: Client) -> None:
     change = {"field": "messages", "value": {"statuses": [{"id": "wamid.1", "status": "read"}]}}
     for entries in ([{"id": "0", "changes": [change]}], []):
