@@ -157,7 +157,8 @@ class NotificationLog:
 
     async def receive(self, receipts: Sequence[Receipt]) -> None:
         """Note what the channel told, in one call: whatever the order, the furthest status stays."""
-        rows = [_told(receipt) for receipt in receipts if receipt.job]
+        # In one order, or two workers that note the same messages wait for each other: PostgreSQL ends one of them.
+        rows = [_told(receipt) for receipt in sorted(receipts, key=lambda told: told.job) if receipt.job]
         for failures in (False, True):
             some = [row for row in rows if ("b_error" in row) is failures]
             if some:

@@ -452,6 +452,16 @@ async def test_a_receipt_before_the_answer_is_not_lost(desk: Desk) -> None:
     assert (known.state, known.status, known.message_id) == ("accepted", "delivered", "wamid.1")
 
 
+async def test_workers_that_note_the_same_messages_at_once_do_not_block_each_other(desk: Desk) -> None:
+    jobs = [f"send-client.0.{number}-0" for number in range(200)]
+    for job in jobs:
+        await desk.log.failed(job, "shop", "", 5)
+    for status in ("sent", "delivered", "read"):
+        told = [Receipt(f"wamid.{job}", status, 5, job) for job in jobs]
+        await asyncio.gather(desk.log.receive(told), desk.log.receive(told[::-1]), desk.log.receive(told))
+    assert {known.status for known in (await desk.log.find_all(jobs)).values()} == {"read"}
+
+
 async def test_receipts_of_messages_that_are_not_ours_change_nothing(desk: Desk) -> None:
     await desk.log.receive([Receipt("wamid.x", "sent", 1), Receipt("wamid.y", "failed", 1, "send-client.0.7-0")])
     assert await desk.log.find("send-client.0.7-0") is None
