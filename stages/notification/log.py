@@ -157,7 +157,7 @@ class NotificationLog:
 
     async def receive(self, receipts: Sequence[Receipt]) -> None:
         """Note what the channel told, in one call: whatever the order, the furthest status stays."""
-        # In one order, or two workers that note the same messages wait for each other: PostgreSQL ends one of them.
+        # In one order, or two workers that note the same messages wait for each other, and PostgreSQL ends one.
         rows = [_told(receipt) for receipt in sorted(receipts, key=lambda told: told.job) if receipt.job]
         for failures in (False, True):
             some = [row for row in rows if ("b_error" in row) is failures]
@@ -285,4 +285,8 @@ _TOLD: dict[str, Any] = {
     "message_id": bindparam("b_message"),
 }
 RECEIVED = _LATER.values(_TOLD | {"state": "accepted"})
-FAILED = _LATER.values(_TOLD | {"state": "failed", "code": bindparam("b_code"), "error": bindparam("b_error")})
+# What failed of an earlier call does not matter where a later one is on its way.
+_OF_THIS_CALL = or_(notifications.c.message_id == "", notifications.c.message_id == bindparam("b_message"))
+FAILED = _LATER.where(_OF_THIS_CALL).values(
+    _TOLD | {"state": "failed", "code": bindparam("b_code"), "error": bindparam("b_error")}
+)

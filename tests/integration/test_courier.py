@@ -452,6 +452,15 @@ async def test_a_receipt_before_the_answer_is_not_lost(desk: Desk) -> None:
     assert (known.state, known.status, known.message_id) == ("accepted", "delivered", "wamid.1")
 
 
+async def test_what_fails_of_an_earlier_call_does_not_undo_a_later_one(desk: Desk) -> None:
+    await desk.crash()
+    desk.pass_time(31)
+    assert (await desk.deliver())["messageId"] == "wamid.2"
+    await desk.log.receive([receipt("failed", message_id="wamid.1", code=131026, error="undeliverable")])
+    known = await desk.known()
+    assert (known.state, known.message_id, known.code) == ("accepted", "wamid.2", None)
+
+
 async def test_workers_that_note_the_same_messages_at_once_do_not_block_each_other(desk: Desk) -> None:
     jobs = [f"send-client.0.{number}-0" for number in range(200)]
     for job in jobs:

@@ -163,7 +163,7 @@ async def test_a_status_no_database_can_hold_does_not_take_its_neighbours_with_i
     client: Client, broker: Broker
 ) -> None:
     good: dict[str, Any] = {"id": "wamid.1", "status": "failed", "timestamp": "1800000000"}
-    odd = [
+    odd: list[dict[str, Any]] = [
         {"id": "wamid.\0"},
         {"biz_opaque_callback_data": "\0"},
         {"errors": [{"code": 131026, "title": "\0"}]},
@@ -172,9 +172,7 @@ async def test_a_status_no_database_can_hold_does_not_take_its_neighbours_with_i
     ]
     change = {"field": "messages", "value": {"statuses": [*(good | each for each in odd), good]}}
     entry = {"id": "0", "changes": [change]}
-    answer = await (
-        await post_event(client, {"object": "whatsapp_business_account", "entry": [entry]})
-    ).json()
+    answer = await (await post_event(client, {"object": "whatsapp_business_account", "entry": [entry]})).json()
     assert (answer["accepted"], answer["ignored"]) == (1, 5)
     assert len(await fetched(broker, "receipt")) == 1
 
