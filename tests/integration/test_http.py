@@ -15,8 +15,10 @@ from api import problems
 from api.adapters import Adapters
 from api.app import build_app
 from api.demo import Said, event
+from api.notifying import sender_of
 from api.root import connector
 from config import Secret, Settings, load, replaced
+from config.settings import Sender
 from pipeline import Broker, Job, Pipeline
 from pipeline.message import Added, Delivery, Refusal, now_ms, unseal
 from tests.support import eventually, working
@@ -106,6 +108,20 @@ async def test_a_text_is_in_its_stream_when_the_answer_is_there(client: Client, 
     assert (envelope.tenant, envelope.key) == ("106540352242922", "106540352242922:5511987654321")
     payload = msgspec.msgpack.decode(envelope.payload)
     assert (payload["text"], payload["message"]["chat"]) == ("Olá", "5511987654321")
+
+
+async def test_what_is_said_to_the_number_of_a_tenant_with_a_name_is_that_tenants(
+    settings: Settings, broker: Broker
+) -> None:
+    senders = {"padaria": Sender(phone_number_id="106540352242922", access_token=Secret("EAAJ-own"))}
+    settings = replaced(settings, whatsapp={"senders": senders})
+    app = build_app(broker, settings, Adapters(settings).notifications.log)
+    async with TestClient(TestServer(app)) as client:
+        await post_event(client, event(Said("5511987654321", text="Olá")))
+    (delivery,) = await fetched(broker, "process-conversation")
+    tenant = unseal(delivery.body).tenant
+    assert tenant == "padaria"
+    assert sender_of(settings.whatsapp, tenant).token == "EAAJ-own"
 
 
 async def test_a_voice_note_becomes_a_transcription_that_knows_its_chat(client: Client, broker: Broker) -> None:
