@@ -171,7 +171,7 @@ class Courier:
         until_ms = now + int(self._care.probe * 1000)
         if await self._log.pause(call.tenant, error.code, str(error), now, until_ms) or probe:
             log.error("the sender of tenant %r is paused: %s", call.tenant, error)
-            told = Alert(cause=f"o WhatsApp parou o número de {call.tenant}", text=f"{call.job}: {error}")
+            told = Alert(cause=f"o WhatsApp parou o número de {call.tenant:.100}", text=f"{call.job}: {error}")
             await ctx.add(ctx.forward("alert", told))
 
     async def _note_accepted(self, call: Notification, message_id: str, *, probe: bool) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -361,6 +362,13 @@ async def test_somebody_is_told_once(paused: Desk) -> None:
     assert isinstance(job.payload, Alert)
     assert "131042" in job.payload.text
     assert not job.payload.job, "it has not failed"
+
+
+async def test_somebody_is_told_of_a_tenant_with_the_longest_name_there_may_be(desk: Desk) -> None:
+    desk.channel.answers = [SenderPaused("no phone number id")]
+    await desk.told_to_wait(tenant="x" * 200)
+    (job,) = desk.added
+    assert msgspec.convert(msgspec.to_builtins(job.payload), Alert) == job.payload
 
 
 async def test_after_a_while_one_message_is_tried_and_its_success_sets_the_others_free(paused: Desk) -> None:
