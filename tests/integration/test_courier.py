@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import Context, Job, JobId, Permanent, RetryLater
 from pipeline.message import Delivery, now_ms, seal, unseal
-from stages.jobs import Alert, Receipt, SendClient
+from stages.jobs import Alert, Fallback, Receipt, SendClient
 from stages.notification.courier import HELD, MOST_CALLS, Care, Courier
 from stages.notification.errors import (
     NotSent,
@@ -23,9 +23,12 @@ from stages.notification.errors import (
     Retryable,
     SenderPaused,
 )
+from stages.notification.fallback import FallbackHandler
 from stages.notification.log import RANKS, Notification, NotificationLog, notifications, senders
+from stages.notification.logged import LoggedFallback
 from stages.ports import Outgoing
 from stages.store import Database, StoreUnavailable, sqlite_file
+from tests.mail import context
 
 pytestmark = pytest.mark.integration
 
@@ -509,3 +512,14 @@ async def test_a_refusal_that_cannot_be_noted_is_a_failed_try(
     with pytest.raises(StoreUnavailable):
         await desk.deliver()
     assert (await desk.known()).state == "sending"
+
+
+async def test_no_fallback_says_what_was_accepted_after_all(desk: Desk) -> None:
+    class Unwanted:
+        async def __call__(self, ctx: Context, job: Fallback) -> dict[str, str]:
+            raise AssertionError("the customer has the message")
+
+    await desk.deliver()
+    job = Fallback(to=JOB.to, text=JOB.text, job="send-client.0.1-0")
+    logged = LoggedFallback(cast("FallbackHandler", Unwanted()), desk.log)
+    assert await logged(context("fallback", job), job) == {"channel": "whatsapp", "messageId": "wamid.1"}
