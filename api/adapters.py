@@ -92,7 +92,7 @@ class Adapters:
             conversation_patience=settings.conversation.patience,
             conversation_timeout=TIMEOUT + asking,
             notification=settings.notification.concurrency,
-            notification_timeout=TIMEOUT + max(settings.whatsapp.timeout, settings.email.timeout),
+            notification_timeout=_longest_notification(settings),
             tenant_rounds=settings.tenants.rounds,
         )
         return build_pipeline(ports, limits, self.notifications.parts)
@@ -123,6 +123,12 @@ def _longest_transcription(audio: Audio) -> float:
     """Seconds for a job in all: the model's for the longest note, and as long for those in front of it. A note's
     download and its time with the model have bounds of their own."""
     return 2 * (audio.timeout + audio.timeout_factor * audio.duration_limit)
+
+
+def _longest_notification(settings: Settings) -> float:
+    """Seconds for a job in all: two calls, as of a voice note and its message, or of a text and its template; and
+    the log. One that is cut off when its message is out might send it again."""
+    return TIMEOUT + max(2 * settings.whatsapp.timeout, settings.email.timeout)
 
 
 def speech_model(audio: Audio) -> SpeechModel:

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from api.health import Health
+from api.notifying import tenants_of
 from api.problems import answer_with_problems
 from api.queues import QueueEndpoints
 from api.whatsapp import WhatsAppWebhook
@@ -15,7 +16,8 @@ def build_app(
     broker: Broker, settings: Settings, notifications: NotificationLog, *, with_workers: bool = False
 ) -> web.Application:
     """The service on an open broker; `with_workers` it is not ready before every stage has one."""
-    webhook = WhatsAppWebhook(broker, settings.whatsapp.app_secret, settings.whatsapp.verify_token)
+    whatsapp = settings.whatsapp
+    webhook = WhatsAppWebhook(broker, whatsapp.app_secret, whatsapp.verify_token, tenants_of(whatsapp))
     queues = QueueEndpoints(broker, notifications)
     health = Health(broker, settings.worker.lease if with_workers else None)
     app = web.Application(middlewares=[answer_with_problems], client_max_size=settings.http.payload_limit)

@@ -157,6 +157,11 @@ def sender_of(whatsapp: WhatsAppSettings, tenant: str) -> Sender:
     )
 
 
+def tenants_of(whatsapp: WhatsAppSettings) -> dict[str, str]:
+    """Tenants by the number id they have of their own: what is said to it is theirs to answer."""
+    return {own.phone_number_id: tenant for tenant, own in whatsapp.senders.items() if own.phone_number_id}
+
+
 def sends_by_whatsapp(settings: Settings) -> bool:
     """Whether messages go out for real. Raises NotifyingUnusable where they should and cannot."""
     whatsapp, channel = settings.whatsapp, settings.notification.channel

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -90,10 +90,14 @@ class Answer(msgspec.Struct):
 
 
 class WhatsAppWebhook:
-    """Takes events in: durable in the streams before the answer goes out."""
+    """Takes events in: durable in the streams before the answer goes out. `tenants` are by their number's id at
+    WhatsApp; another number's tenant is named as the number is."""
 
-    def __init__(self, broker: Broker, app_secret: Secret, verify_token: Secret) -> None:
+    def __init__(
+        self, broker: Broker, app_secret: Secret, verify_token: Secret, tenants: Mapping[str, str]
+    ) -> None:
         self._broker = broker
+        self._tenants = tenants
         self._app_secret = app_secret
         self._verify_token = verify_token
 
@@ -111,7 +115,7 @@ class WhatsAppWebhook:
         secret = _configured(self._app_secret, "RIACHO_WHATSAPP_APP_SECRET")
         if not _same(request.headers.get("X-Hub-Signature-256", ""), sign(body, secret)):
             raise Problem(401, "Unauthorized", "X-Hub-Signature-256 is missing, or not made with our app secret.")
-        jobs = list(_jobs(self._broker.pipeline, _event(body)))
+        jobs = list(_jobs(self._broker.pipeline, _event(body), self._tenants))
         work = [job for job in jobs if job]
         answers = await self._broker.add(work)
         self._raise_if_refused(work, answers)
@@ -155,16 +159,17 @@ def _event(body: bytes) -> _Event:
     return event
 
 
-def _jobs(pipeline: Pipeline, event: _Event) -> Iterator[Job | None]:
+def _jobs(pipeline: Pipeline, event: _Event, tenants: Mapping[str, str]) -> Iterator[Job | None]:
     """A job per message and per status; None for one that is not for us."""
     received_ms = itertools.count(now_ms())  # one apart, so that messages of one event keep their order
     for entry in event.entry:
         for change in entry.changes:
             number = change.value.metadata.phone_number_id if change.value.metadata else ""
+            tenant = tenants.get(number, number)
             for raw in change.value.messages:
-                yield _taken(_message, pipeline, number, raw, next(received_ms))
+                yield _taken(_message, pipeline, tenant, raw, next(received_ms))
             for raw in change.value.statuses:
-                yield _taken(_receipt, pipeline, number, raw)
+                yield _taken(_receipt, pipeline, tenant, raw)
 
 
 def _taken(read: Callable[..., Job | None], *about: Any) -> Job | None:
@@ -175,7 +180,7 @@ def _taken(read: Callable[..., Job | None], *about: Any) -> Job | None:
         return None
 
 
-def _receipt(pipeline: Pipeline, number: str, raw: msgspec.Raw) -> Job | None:
+def _receipt(pipeline: Pipeline, tenant: str, raw: msgspec.Raw) -> Job | None:
     status = msgspec.json.decode(raw, type=_Status)
     if status.status not in RANKS:
         log.info("a WhatsApp status %r was left out: nothing here handles it", status.status[:80])
@@ -192,10 +197,10 @@ def _receipt(pipeline: Pipeline, number: str, raw: msgspec.Raw) -> Job | None:
         told |= {"code": error.code, "error": ": ".join(filter(None, (error.title, details)))[:2_000]}
     stage = pipeline.stage("receipt")
     once = f"{status.id}:{status.status}"
-    return Job(stage=stage.name, payload=pipeline.payload(stage, told), tenant=number, key=number, dedup=once)
+    return Job(stage=stage.name, payload=pipeline.payload(stage, told), tenant=tenant, key=tenant, dedup=once)
 
 
-def _message(pipeline: Pipeline, number: str, raw: msgspec.Raw, received_ms: int) -> Job | None:
+def _message(pipeline: Pipeline, tenant: str, raw: msgspec.Raw, received_ms: int) -> Job | None:
     message = msgspec.json.decode(raw, type=_Message)
     chat = message.from_ or message.user_id
     sent_ms = int(message.timestamp[:20]) * 1000
@@ -208,4 +213,4 @@ def _message(pipeline: Pipeline, number: str, raw: msgspec.Raw, received_ms: int
         log.info("a WhatsApp message of type %r was left out: nothing here handles it", message.type)
         return None
     payload = pipeline.payload(stage, {**content, "message": said})
-    return Job(stage=stage.name, payload=payload, tenant=number, key=f"{number}:{chat}", dedup=message.id)
+    return Job(stage=stage.name, payload=payload, tenant=tenant, key=f"{tenant}:{chat}", dedup=message.id)

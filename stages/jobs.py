@@ -12,6 +12,8 @@ EmailAddress = Annotated[str, msgspec.Meta(pattern=r"^[^@\s<>,;]{1,64}@[^@\s<>,;
 HttpUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+\S*$", max_length=2_000)]
 JobName = Annotated[str, msgspec.Meta(max_length=300)]
 Reason = Annotated[str, msgspec.Meta(max_length=2_000)]
+NoNul = msgspec.Meta(pattern=r"^[^\0]*$")  # PostgreSQL takes none in a text
+ErrorCode = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 LanguageCode = Annotated[str, msgspec.Meta(pattern="^(auto|[a-z]{2,3})$")]
 
 
@@ -118,9 +120,9 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     it failed.
     """
 
-    message_id: ShortText
+    message_id: Annotated[ShortText, NoNul]
     status: Literal["sent", "delivered", "read", "played", "failed"]
     at_ms: Milliseconds
-    job: JobName = ""
-    code: int | None = None
-    error: Reason = ""
+    job: Annotated[JobName, NoNul] = ""
+    code: ErrorCode | None = None
+    error: Annotated[Reason, NoNul] = ""

@@ -9,6 +9,7 @@ import msgspec
 from pipeline import Context, Permanent, RetryLater
 from pipeline.message import now_ms
 from stages.jobs import Alert, SendClient, SendVendor
+from stages.notification.away import waiting_for_log
 from stages.notification.errors import (
     NotSent,
     OutcomeUnknown,
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 MOST_CALLS = 12  # of a job, whatever they came to
 MOST_UNKNOWN = 4  # calls before one is given up that nobody knows the outcome of
 LONGEST_LOOK = 30.0  # seconds between looks whether a sender is still held up
-AWAY = 5.0  # seconds until a log that is away is asked again
-LONGEST_AWAY = 86_400_000  # ms: a job this old uses up its tries
 HELD = "nobody knows whether it went out: ask, and replay it if it did not"
 
 
@@ -78,12 +77,8 @@ class Courier:
             called_ms=self._now(),
             template=message.template,
         )
-        try:
+        with waiting_for_log(ctx, call.called_ms):
             call, probe = await self._begun(call)
-        except StoreUnavailable as error:
-            if call.called_ms - call.created_ms > LONGEST_AWAY:
-                raise
-            raise RetryLater(AWAY, str(error)) from None
         if call.message_id:  # taken; what it came to since has followed from its receipt
             return self._result(call.message_id)
         return await self._send(ctx, call, msgspec.structs.replace(message, template=call.template), probe=probe)
@@ -146,9 +141,7 @@ class Courier:
                 await self._resume(call.tenant)
             await self._on_refusal(ctx, call, error, probe=probe)
             raise
-        await self._note_accepted(call, message_id)
-        if probe:
-            await self._resume(call.tenant)
+        await self._note_accepted(call, message_id, probe=probe)
         return self._result(message_id)
 
     async def _resume(self, tenant: str) -> None:
@@ -178,13 +171,16 @@ class Courier:
         until_ms = now + int(self._care.probe * 1000)
         if await self._log.pause(call.tenant, error.code, str(error), now, until_ms) or probe:
             log.error("the sender of tenant %r is paused: %s", call.tenant, error)
-            told = Alert(cause=f"o WhatsApp parou o número de {call.tenant}", text=f"{call.job}: {error}")
+            told = Alert(cause=f"o WhatsApp parou o número de {call.tenant:.100}", text=f"{call.job}: {error}")
             await ctx.add(ctx.forward("alert", told))
 
-    async def _note_accepted(self, call: Notification, message_id: str) -> None:
-        """It went out: a log that cannot be written must not have it sent again. The receipt will tell it."""
+    async def _note_accepted(self, call: Notification, message_id: str, *, probe: bool) -> None:
+        """It went out: a log that cannot be written must not have it sent again. The receipt will tell it, and the
+        next probe sets its sender free."""
         try:
             await self._log.accepted(call.job, message_id)
+            if probe:
+                await self._resume(call.tenant)
         except StoreUnavailable as error:
             log.error("%s went out as %s, which could not be noted: %s", call.job, message_id, error)
 

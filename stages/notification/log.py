@@ -127,8 +127,9 @@ class NotificationLog:
         return await self._database.write(self._insert.on_conflict_do_nothing(), msgspec.structs.asdict(new)) > 0
 
     async def begin_again(self, known: Notification, now: int) -> bool:
-        """Note that it is about to be asked once more; False where somebody else was faster."""
-        unchanged = _of(known.job).where(notifications.c.calls == known.calls, notifications.c.state != "accepted")
+        """Note that it is about to be asked once more; False where somebody else was faster, or a receipt has told
+        meanwhile that it was taken."""
+        unchanged = _of(known.job).where(notifications.c.calls == known.calls, notifications.c.message_id == "")
         again = unchanged.values(state="sending", calls=known.calls + 1, called_ms=now)
         return await self._database.write(again) > 0
 
@@ -156,7 +157,8 @@ class NotificationLog:
 
     async def receive(self, receipts: Sequence[Receipt]) -> None:
         """Note what the channel told, in one call: whatever the order, the furthest status stays."""
-        rows = [_told(receipt) for receipt in receipts if receipt.job]
+        # In one order, or two workers that note the same messages wait for each other, and PostgreSQL ends one.
+        rows = [_told(receipt) for receipt in sorted(receipts, key=lambda told: told.job) if receipt.job]
         for failures in (False, True):
             some = [row for row in rows if ("b_error" in row) is failures]
             if some:
@@ -283,4 +285,8 @@ _TOLD: dict[str, Any] = {
     "message_id": bindparam("b_message"),
 }
 RECEIVED = _LATER.values(_TOLD | {"state": "accepted"})
-FAILED = _LATER.values(_TOLD | {"state": "failed", "code": bindparam("b_code"), "error": bindparam("b_error")})
+# What failed of an earlier call does not matter where a later one is on its way.
+_OF_THIS_CALL = or_(notifications.c.message_id == "", notifications.c.message_id == bindparam("b_message"))
+FAILED = _LATER.where(_OF_THIS_CALL).values(
+    _TOLD | {"state": "failed", "code": bindparam("b_code"), "error": bindparam("b_error")}
+)

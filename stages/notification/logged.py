@@ -7,6 +7,7 @@ from pipeline import Context
 from pipeline.message import now_ms
 from stages.jobs import Alert, Fallback
 from stages.notification.alerts import AlertHandler
+from stages.notification.away import waiting_for_log
 from stages.notification.fallback import FallbackHandler
 from stages.notification.log import Notification, NotificationLog
 from stages.store import StoreUnavailable
@@ -25,7 +26,8 @@ class LoggedFallback:
         self._now = now
 
     async def __call__(self, ctx: Context, job: Fallback) -> dict[str, str]:
-        failed = await self._log.find(job.job) if job.job else None
+        with waiting_for_log(ctx, self._now()):
+            failed = await self._log.find(job.job) if job.job else None
         if failed and failed.state == "accepted":
             return {"channel": failed.channel, "messageId": failed.message_id}
         sent = await self._handler(ctx, job)
@@ -58,6 +60,7 @@ class LoggedAlert:
         self._now = now
 
     async def __call__(self, ctx: Context, job: Alert) -> dict[str, int]:
-        if job.job:
-            await self._log.failed(job.job, ctx.tenant, job.text, self._now())
-        return await self._handler(ctx, job)
+        with waiting_for_log(ctx, self._now()):
+            if job.job:
+                await self._log.failed(job.job, ctx.tenant, job.text, self._now())
+            return await self._handler(ctx, job)

@@ -1,16 +1,19 @@
 """The stage `notification.receipt`: what WhatsApp tells of messages it took."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pipeline import Context, Done, Job
+from pipeline import Context, Done, Job, Retry
+from pipeline.message import now_ms
 from stages.jobs import Receipt, SendClient, SendVendor
+from stages.notification import away
 from stages.notification.codes import error_of
 from stages.notification.errors import OutsideWindow
 from stages.notification.log import Notification, NotificationLog
 from stages.notification.rescue import Rescue
+from stages.store import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +24,19 @@ class ReceiptHandler:
     """Writes a batch of receipts into the log at once. A message that failed after it was taken goes out by the
     template where it may, else the rescue follows, as where it had been refused."""
 
-    def __init__(self, messages: NotificationLog, rescue: Rescue) -> None:
+    def __init__(self, messages: NotificationLog, rescue: Rescue, now: Callable[[], int] = now_ms) -> None:
         self._log = messages
         self._rescue = rescue
+        self._now = now
 
-    async def __call__(self, contexts: Sequence[Context], receipts: Sequence[Receipt]) -> list[Done]:
+    async def __call__(self, contexts: Sequence[Context], receipts: Sequence[Receipt]) -> Sequence[Done | Retry]:
+        try:
+            return await self._noted(contexts, receipts)
+        except StoreUnavailable as error:
+            now = self._now()
+            return [Retry(away.AWAY, str(error), counts=away.waited_long(ctx, now)) for ctx in contexts]
+
+    async def _noted(self, contexts: Sequence[Context], receipts: Sequence[Receipt]) -> list[Done]:
         await self._log.receive(receipts)
         failed = [receipt.job for receipt in receipts if receipt.status == "failed" and receipt.job]
         known = await self._log.find_all(failed) if failed else {}

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import Context, Job, JobId, Permanent, RetryLater
 from pipeline.message import Delivery, now_ms, seal, unseal
-from stages.jobs import Alert, Receipt, SendClient
+from stages.jobs import Alert, Fallback, Receipt, SendClient
 from stages.notification.courier import HELD, MOST_CALLS, Care, Courier
 from stages.notification.errors import (
     NotSent,
@@ -22,9 +23,12 @@ from stages.notification.errors import (
     Retryable,
     SenderPaused,
 )
+from stages.notification.fallback import FallbackHandler
 from stages.notification.log import RANKS, Notification, NotificationLog, notifications, senders
+from stages.notification.logged import LoggedFallback
 from stages.ports import Outgoing
 from stages.store import Database, StoreUnavailable, sqlite_file
+from tests.mail import context
 
 pytestmark = pytest.mark.integration
 
@@ -216,6 +220,27 @@ async def test_what_went_out_is_done_though_the_log_cannot_be_written(
     assert (await desk.known()).state == "accepted"
 
 
+async def test_a_probe_that_went_out_is_done_though_its_sender_cannot_be_set_free(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> bool:
+        raise StoreUnavailable("the database: away")
+
+    desk.channel.answers = [SenderPaused("payment", 131042)]
+    await desk.told_to_wait()
+    desk.pass_time(901)
+    monkeypatch.setattr(desk.log, "resume", away)
+    assert (await desk.deliver())["messageId"] == "wamid.2"
+
+
+async def test_nothing_is_sent_that_a_receipt_tells_of_while_it_is_about_to_begin_again(desk: Desk) -> None:
+    await desk.crash()
+    known = await desk.known()
+    await desk.log.receive([receipt("failed", code=131047, error="24 hours")])
+    assert not await desk.log.begin_again(known, desk.now)
+    assert (await desk.known()).state == "failed"
+
+
 async def test_nothing_is_sent_that_could_not_be_noted_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object) -> bool:
         raise StoreUnavailable("the database: away")
@@ -342,6 +367,13 @@ async def test_somebody_is_told_once(paused: Desk) -> None:
     assert not job.payload.job, "it has not failed"
 
 
+async def test_somebody_is_told_of_a_tenant_with_the_longest_name_there_may_be(desk: Desk) -> None:
+    desk.channel.answers = [SenderPaused("no phone number id")]
+    await desk.told_to_wait(tenant="x" * 200)
+    (job,) = desk.added
+    assert msgspec.convert(msgspec.to_builtins(job.payload), Alert) == job.payload
+
+
 async def test_after_a_while_one_message_is_tried_and_its_success_sets_the_others_free(paused: Desk) -> None:
     paused.pass_time(901)
     paused.channel.go_on.clear()
@@ -431,6 +463,25 @@ async def test_a_receipt_before_the_answer_is_not_lost(desk: Desk) -> None:
     assert (known.state, known.status, known.message_id) == ("accepted", "delivered", "wamid.1")
 
 
+async def test_what_fails_of_an_earlier_call_does_not_undo_a_later_one(desk: Desk) -> None:
+    await desk.crash()
+    desk.pass_time(31)
+    assert (await desk.deliver())["messageId"] == "wamid.2"
+    await desk.log.receive([receipt("failed", message_id="wamid.1", code=131026, error="undeliverable")])
+    known = await desk.known()
+    assert (known.state, known.message_id, known.code) == ("accepted", "wamid.2", None)
+
+
+async def test_workers_that_note_the_same_messages_at_once_do_not_block_each_other(desk: Desk) -> None:
+    jobs = [f"send-client.0.{number}-0" for number in range(200)]
+    for job in jobs:
+        await desk.log.failed(job, "shop", "", 5)
+    for status in ("sent", "delivered", "read"):
+        told = [Receipt(f"wamid.{job}", status, 5, job) for job in jobs]
+        await asyncio.gather(desk.log.receive(told), desk.log.receive(told[::-1]), desk.log.receive(told))
+    assert {known.status for known in (await desk.log.find_all(jobs)).values()} == {"read"}
+
+
 async def test_receipts_of_messages_that_are_not_ours_change_nothing(desk: Desk) -> None:
     await desk.log.receive([Receipt("wamid.x", "sent", 1), Receipt("wamid.y", "failed", 1, "send-client.0.7-0")])
     assert await desk.log.find("send-client.0.7-0") is None
@@ -461,3 +512,14 @@ async def test_a_refusal_that_cannot_be_noted_is_a_failed_try(
     with pytest.raises(StoreUnavailable):
         await desk.deliver()
     assert (await desk.known()).state == "sending"
+
+
+async def test_no_fallback_says_what_was_accepted_after_all(desk: Desk) -> None:
+    class Unwanted:
+        async def __call__(self, ctx: Context, job: Fallback) -> dict[str, str]:
+            raise AssertionError("the customer has the message")
+
+    await desk.deliver()
+    job = Fallback(to=JOB.to, text=JOB.text, job="send-client.0.1-0")
+    logged = LoggedFallback(cast("FallbackHandler", Unwanted()), desk.log)
+    assert await logged(context("fallback", job), job) == {"channel": "whatsapp", "messageId": "wamid.1"}

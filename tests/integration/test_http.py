@@ -16,8 +16,10 @@ from api import problems
 from api.adapters import Adapters
 from api.app import build_app
 from api.demo import Said, event
+from api.notifying import sender_of
 from api.root import connector
 from config import Secret, Settings, load, replaced
+from config.settings import Sender
 from pipeline import Broker, Job, Pipeline
 from pipeline.message import Added, Delivery, Refusal, now_ms, unseal
 from tests.support import eventually, working
@@ -111,6 +113,20 @@ async def test_a_text_is_in_its_stream_when_the_answer_is_there(client: Client, 
     assert (payload["text"], payload["message"]["chat"]) == ("Olá", "5511987654321")
 
 
+async def test_what_is_said_to_the_number_of_a_tenant_with_a_name_is_that_tenants(
+    settings: Settings, broker: Broker
+) -> None:
+    senders = {"padaria": Sender(phone_number_id="106540352242922", access_token=Secret("EAAJ-own"))}
+    settings = replaced(settings, whatsapp={"senders": senders})
+    app = build_app(broker, settings, Adapters(settings).notifications.log)
+    async with TestClient(TestServer(app)) as client:
+        await post_event(client, event(Said("5511987654321", text="Olá")))
+    (delivery,) = await fetched(broker, "process-conversation")
+    tenant = unseal(delivery.body).tenant
+    assert tenant == "padaria"
+    assert sender_of(settings.whatsapp, tenant).token == "EAAJ-own"
+
+
 async def test_a_voice_note_becomes_a_transcription_that_knows_its_chat(client: Client, broker: Broker) -> None:
     await post_event(client, event(Said("5511987654321", voice="obrigado.ogg")))
     (delivery,) = await fetched(broker, "transcribe")
@@ -160,6 +176,24 @@ async def test_a_message_of_an_unknown_shape_does_not_take_its_neighbours_with_i
     answer = await (await post_event(client, content)).json()
     assert (answer["accepted"], answer["ignored"]) == (2, 6)
     assert len(await fetched(broker, "process-conversation")) == 2
+
+
+async def test_a_status_no_database_can_hold_does_not_take_its_neighbours_with_it(
+    client: Client, broker: Broker
+) -> None:
+    good: dict[str, Any] = {"id": "wamid.1", "status": "failed", "timestamp": "1800000000"}
+    odd: list[dict[str, Any]] = [
+        {"id": "wamid.\0"},
+        {"biz_opaque_callback_data": "\0"},
+        {"errors": [{"code": 131026, "title": "\0"}]},
+        {"errors": [{"code": 2**31}]},
+        {"errors": [{"code": 10**30}]},
+    ]
+    change = {"field": "messages", "value": {"statuses": [*(good | each for each in odd), good]}}
+    entry = {"id": "0", "changes": [change]}
+    answer = await (await post_event(client, {"object": "whatsapp_business_account", "entry": [entry]})).json()
+    assert (answer["accepted"], answer["ignored"]) == (1, 5)
+    assert len(await fetched(broker, "receipt")) == 1
 
 
 async def test_statuses_and_empty_events_are_taken_and_left_out(client: Client) -> None:

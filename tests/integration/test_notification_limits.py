@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from config import Settings
-from stages.notification import courier
+from stages.notification import away as log_away
 from stages.notification.courier import MOST_CALLS
 from stages.notification.log import Notification, NotificationLog
 from stages.store import StoreUnavailable
@@ -147,9 +147,33 @@ async def test_messages_wait_while_the_database_is_away(
         return await begin(self, new)
 
     monkeypatch.setattr(NotificationLog, "begin", away)
-    monkeypatch.setattr(courier, "AWAY", 0.05)
+    monkeypatch.setattr(log_away, "AWAY", 0.05)
     async with working_desk(settings()) as desk:
         (job,) = await desk.enqueue(to_client(TO))
         view = await desk.until(job)
         assert (view["attempt"], asked[job], desk.mailbox.messages) == (1, 7, [])
+        desk.api.assert_clean()
+
+
+@pytest.mark.parametrize("asked_for", ["receive", "failed", "find"])
+async def test_what_follows_from_a_failure_waits_while_the_database_is_away(
+    settings: WithSettings, monkeypatch: pytest.MonkeyPatch, asked_for: str
+) -> None:
+    there, asked = getattr(NotificationLog, asked_for), 0
+
+    async def away(*about: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked < 7:
+            raise StoreUnavailable("the database: away")
+        return await there(*about)
+
+    monkeypatch.setattr(NotificationLog, asked_for, away)
+    monkeypatch.setattr(log_away, "AWAY", 0.05)
+    async with working_desk(settings(), shops(refused={TO: 131026}, later=True)) as desk:
+        await desk.enqueue(to_client(TO))
+        await desk.until_mails(SHOP_EMAIL, 1)
+        await desk.until_mails(ADMIN, 1)
+        await desk.until_quiet()
+        assert (asked >= 7, await desk.dead()) == (True, 0)
         desk.api.assert_clean()

@@ -61,6 +61,12 @@ def test_a_tenant_sends_with_what_it_has_of_its_own_and_else_as_all_do() -> None
     assert nobody.phone_number_id == "1"
 
 
+def test_a_job_has_the_time_of_both_its_calls_and_the_log() -> None:
+    slow = settings(WHATSAPP_ACCESS_TOKEN=TOKEN, WHATSAPP_TIMEOUT="60")
+    stages = Adapters(slow).pipeline().queue("notification")
+    assert all(stage.timeout >= 2 * 60 + 30 for stage in stages if stage.name != "receipt")
+
+
 def test_a_bad_setting_beside_a_token_does_not_show_it() -> None:
     senders: dict[str, Any] = {"WHATSAPP_SENDERS": '{"shop": {"access_token": "EAAJ-own", "tmplate": "x"}}'}
     with pytest.raises(Exception, match="tmplate") as raised:
