@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from pipeline import telemetry
 from pipeline.broker import Broker
 from pipeline.errors import BadInput, Permanent, RetryLater, ServerUnavailable
-from pipeline.keys import LIMITED
+from pipeline.keys import tokens_of
 from pipeline.message import Delivery, Envelope, Job, opener, seal
 from pipeline.outcome import Bury, Done, Ending, Forward, Outcome, Retry, Settled, Throttled
 from pipeline.retry import RetryPolicy
@@ -182,16 +182,15 @@ class Executor:
             return None
         try:
             limits = stage.rates(envelope.tenant, envelope.payload)
-            if delivery.since == LIMITED:  # it waited for its tokens
-                limits = [limit for limit in limits if _stale(delivery, limit)]
-            wait = await self._throttle(limits) if limits else 0
+            taken = _tokens(delivery, limits)
+            wait, more = await self._throttle(limits[taken:]) if limits[taken:] else (0, 0)
         except (ServerUnavailable, RedisError) as error:
             return Retry(1.0, _said(error), counts=False)
         except Exception as error:  # noqa: BLE001 - a handler's own code
             return self._seal(stage, delivery, envelope, Retry(math.nan, _said(error)))
         if delivery.unwanted:  # since we asked
             return CANCELLED
-        return Throttled(wait) if wait else None
+        return Throttled(wait, taken + more) if wait else None
 
     def _seal(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], returned: object) -> Ending:
         """The outcome as it is written; one that cannot be written is buried."""
@@ -240,10 +239,12 @@ class Executor:
         return Settled(msgspec.Raw(encoded), forwards)
 
 
-def _stale(delivery: Delivery, limit: RateLimit) -> bool:
-    """Whether a token is no longer good, as its job comes late: used together, the tokens of many would be a burst
-    over the limit."""
-    return delivery.late_ms > max(STALE, 1000 / limit.per_second)
+def _tokens(delivery: Delivery, limits: Sequence[RateLimit]) -> int:
+    """How many of its tokens a job has. The one it waited for is no longer good where it comes late: used
+    together, those of many would be a burst over the limit."""
+    count = min(tokens_of(delivery.since), len(limits))
+    stale = count and delivery.late_ms > max(STALE, 1000 / limits[count - 1].per_second)
+    return count - 1 if stale else count
 
 
 def _outcome(error: BaseException, slot: Slot) -> Retry | Bury:

@@ -10,7 +10,22 @@ GROUP = b"riacho"
 # Pseudo-consumers that own parked entries; the scripts know them by the '~'.
 RETRYING = b"~retry"
 RELEASED = b"~released"
-LIMITED = b"~limited"
+LIMITED = b"~limited"  # with how many tokens the entries have, the last of which they wait for
+
+
+def limited(tokens: int) -> bytes:
+    """The pseudo-consumer of entries that wait for a rate limit."""
+    return LIMITED + str(tokens).encode()
+
+
+def tokens_of(consumer: bytes) -> int:
+    """How many tokens the entries of a consumer have."""
+    return int(consumer.removeprefix(LIMITED)) if consumer.startswith(LIMITED) else 0
+
+
+def rests(consumer: bytes) -> bool:
+    """Whether its entries wait without having failed."""
+    return consumer == RELEASED or consumer.startswith(LIMITED)
 
 
 class Place(NamedTuple):

@@ -23,9 +23,10 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Throttled(msgspec.Struct, frozen=True):
-    """Not run yet: there will be a token for it, its own, in `after` seconds."""
+    """Not run yet: the last of so many tokens, its own, will be there in `after` seconds."""
 
     after: float
+    tokens: int = 1
 
 
 # A job as it is handed on: its stage, its envelope, its account there, its delay in ms.

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pipeline.keys import LIMITED, RELEASED, RETRYING
+from pipeline.keys import RETRYING, rests
 from pipeline.message import JobId, Record, State, decode_record, unseal
 
 FINISHED: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
@@ -82,7 +82,8 @@ def add_up(total: StageStatus, found: Depths) -> StageStatus:
     """One partition's depths on top of a stage's total."""
     count, consumers = (found.pending[0], found.pending[3] or []) if found.pending else (0, [])
     parked = {name: int(held) for name, held in consumers}
-    retrying, resting = parked.get(RETRYING, 0), parked.get(RELEASED, 0) + parked.get(LIMITED, 0)
+    retrying = parked.get(RETRYING, 0)
+    resting = sum(held for name, held in parked.items() if rests(name))
     paused, draining = found.control
     return StageStatus(
         total.queue,
@@ -101,7 +102,7 @@ def live_consumers(consumers: list[list[Any]], silent: float) -> list[bytes]:
     """The names of a group's consumers that were heard of within `silent` seconds."""
     known = [dict(zip(consumer[::2], consumer[1::2], strict=True)) for consumer in consumers]
     live = [consumer[b"name"] for consumer in known if consumer[b"idle"] <= silent * 1000]
-    return [name for name in live if name not in (RETRYING, RELEASED, LIMITED)]
+    return [name for name in live if name != RETRYING and not rests(name)]
 
 
 def of_set_aside(view: JobView, kept: bytes, due: bytes | None) -> JobView:
@@ -122,8 +123,8 @@ def of_unfinished(view: JobView, body: bytes, pending: Any, record: Record | Non
     changes: dict[str, Any] = {}
     if pending:
         _, consumer, _, attempt = pending[0]
-        parked: dict[bytes, str] = {RETRYING: "retrying", RELEASED: "waiting", LIMITED: "waiting"}
-        changes = {"state": parked.get(consumer, "active"), "attempt": attempt}
+        state = "retrying" if consumer == RETRYING else "waiting" if rests(consumer) else "active"
+        changes = {"state": state, "attempt": attempt}
     if record:
         changes["error"] = record.error
     try:

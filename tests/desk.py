@@ -106,8 +106,9 @@ class Desk:
         """Until there is nothing left to do but alerts to carry."""
 
         async def nothing_left() -> bool:
-            stages = [stage for stage in await self.broker.status() if stage.stage != "alert"]
-            busy = any(stage.waiting or stage.delayed or stage.active or stage.retrying for stage in stages)
+            stages = await self.broker.status()
+            busy = any(stage.waiting or stage.delayed or stage.active for stage in stages)
+            busy |= any(stage.retrying for stage in stages if stage.stage != "alert")
             return not busy and not self.api.untold
 
         await eventually(nothing_left, what="the queue becoming empty")

@@ -1,12 +1,13 @@
 """Entries out to workers, and their outcomes back."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple
 
 from pipeline import scripts
 from pipeline.broker.access import MOST_PER_CALL, Access, body_of, chunks
-from pipeline.keys import GROUP, LIMITED, RELEASED, RETRYING
+from pipeline.keys import GROUP, RELEASED, RETRYING, limited
 from pipeline.message import (
     Delivery,
     JobId,
@@ -28,6 +29,13 @@ class Reclaimed(NamedTuple):
 
     deliveries: list[Delivery]
     due_in: float | None
+
+
+class Tokens(NamedTuple):
+    """How many tokens were taken, and in how many seconds the last of them will be there."""
+
+    wait: float
+    taken: int
 
 
 class Renewal(NamedTuple):
@@ -101,12 +109,12 @@ class Consuming(Access):
         about = [delivery.entry, delivery.attempt, delivery.job, f"{percent} {doing}", int(keep * 1000)]
         return bool(await scripts.progress(self._wire, keys, [GROUP, consumer, *about]))
 
-    async def throttle(self, limits: Sequence[RateLimit]) -> float:
-        """Take a token from each of these buckets; returns the seconds to wait until all of them are there."""
+    async def throttle(self, limits: Sequence[RateLimit]) -> Tokens:
+        """Take a token from each of these buckets in turn, up to the first that has none yet."""
         keys = [self._keys.bucket(limit.key) for limit in limits]
         args = [arg for limit in limits for arg in (1000 / limit.per_second, limit.burst)]
-        wait: int = await scripts.throttle(self._wire, keys, args)
-        return wait / 1000
+        wait, count = await scripts.throttle(self._wire, keys, args)
+        return Tokens(wait / 1000, count)
 
     def signals(self) -> AbstractAsyncContextManager[Inbox]:
         """What workers are told: `wake <stage>`, `pause <stage>`, `cancel <stage> <partition> <entry>`."""
@@ -171,11 +179,13 @@ class Consuming(Access):
     async def throttled(
         self, stage: Stage, partition: int, consumer: str, early: Sequence[tuple[Delivery, Throttled]]
     ) -> list[bool]:
-        """Park entries whose token is not there yet until it is; False where one is no longer ours."""
-        args: list[Any] = []
+        """Park entries whose token is not there yet until it is; one False for each that is no longer ours."""
+        args: dict[bytes, list[Any]] = defaultdict(list)
         for delivery, outcome in early:
-            args += delivery.entry, delivery.attempt, int(outcome.after * 1000), delivery.attempt - 1, b"", b"", 0
-        return await self._park(stage.name, partition, consumer, LIMITED, args)
+            lot, due = limited(outcome.tokens), int(outcome.after * 1000)
+            args[lot] += delivery.entry, delivery.attempt, due, delivery.attempt - 1, b"", b"", 0
+        parked = [await self._park(stage.name, partition, consumer, lot, some) for lot, some in args.items()]
+        return [mine for some in parked for mine in some]
 
     async def release(
         self, stage: str, partition: int, consumer: str, deliveries: Sequence[Delivery]

@@ -87,9 +87,7 @@ def rates_of(pace: Pace, number_of: Callable[[str], str]) -> Callable[[str, obje
     def rates(tenant: str, job: SendClient | SendVendor) -> Sequence[RateLimit]:
         number = f"whatsapp:{number_of(tenant)}"
         pair = f"{number}:{recipient_key(job.to or '')}"
-        return (
-            RateLimit(number, pace.per_second),
-            RateLimit(pair, 1 / pace.pair_every, pace.pair_burst),
-        )
+        # The longer wait first: a token of the number's would be old by the time it is over.
+        return RateLimit(pair, 1 / pace.pair_every, pace.pair_burst), RateLimit(number, pace.per_second)
 
     return rates  # type: ignore[return-value]

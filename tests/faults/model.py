@@ -26,7 +26,7 @@ ASIDE: frozenset[Where] = frozenset({"delayed", "held"})
 PARKED: frozenset[Where] = frozenset({"retrying", "released", "limited"})
 IN_STREAM: frozenset[Where] = PARKED | {"waiting", "active"}
 UNFINISHED = IN_STREAM | ASIDE
-LOTS: dict[str, str] = {"retrying": "~retry", "released": "~released", "limited": "~limited"}
+LOTS: dict[str, str] = {"retrying": "~retry", "released": "~released", "limited": "~limited1"}
 
 
 @dataclass(eq=False)

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline import Broker, Context, Job, JobId, Pipeline, Retry, RetryPolicy, Stage
+from pipeline.broker.consuming import Tokens
 from pipeline.errors import JobUnknown
 from pipeline.keys import Keys
 from pipeline.message import Delivery
@@ -244,10 +245,10 @@ async def test_a_cancellation_while_a_job_asks_for_its_token_is_not_missed(
 ) -> None:
     asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def slowly(*_: object) -> float:
+    async def slowly(*_: object) -> Tokens:
         asked.set()
         await answer.wait()
-        return 0.0
+        return Tokens(0.0, 1)
 
     monkeypatch.setattr(Broker, "throttle", slowly)
     noted = Noted(finish=False)
