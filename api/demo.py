@@ -119,6 +119,11 @@ def _own(settings: Settings, graph_url: str) -> Settings:
             "graph_url": graph_url,
         },
         notification={"channel": "whatsapp"},
+        # Nobody is to hear of a demo, and its messages are no customers'.
+        email={"host": ""},
+        fallback={"url": Secret("")},
+        alerts={"to": []},
+        store={"url": Secret("")},
     )
 
 

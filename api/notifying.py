@@ -128,12 +128,21 @@ class Notifications:
         if address.startswith(("http://", "https://")):
             return WebhookAlerts(self._webhook(address))
         if "@" not in address:
-            return MessengerAlerts(messenger, self._alerted_phone(address))
+            return self._phone_alerts(messenger, address)
         if email is None:
             raise NotifyingUnusable(
                 "alerts.to names an e-mail address, and there is no mail server: set email.host"
             )
         return EmailAlerts(email, address)
+
+    def _phone_alerts(self, messenger: WhatsApp | Outbox, number: str) -> MessengerAlerts:
+        sender = self._sender("")
+        if isinstance(messenger, WhatsApp) and not (sender.phone_number_id and sender.token):
+            raise NotifyingUnusable(
+                "alerts.to names a phone number, and there is none to send from: set whatsapp.phone_number_id and "
+                "whatsapp.access_token"
+            )
+        return MessengerAlerts(messenger, self._alerted_phone(number), template=bool(sender.template))
 
     def _alerted_phone(self, number: str) -> str:
         try:

@@ -17,9 +17,10 @@ from stages.store import StoreUnavailable
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 500
+ENDED = {"accepted": "completed", "failed": "failed", "unknown": "failed"}  # messages, and what of their jobs
 DEPTHS = ("waiting", "delayed", "active", "retrying", "dead")
 
-Name = Annotated[str, msgspec.Meta(max_length=200)]
+Name = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*$")]  # databases take no NUL
 
 
 class JobRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -112,21 +113,42 @@ class QueueEndpoints:
         queue, job_id = request.match_info["queue"], JobId.parse(request.match_info["job_id"])
         self._broker.pipeline.find(queue, job_id.stage)
         view = await self._broker.look(job_id)
+        if queue == "notification":
+            view = await self._with_delivery(job_id, view)
         if view is None:
             raise Problem(404, "Not found", f"No job {job_id}: it never was, or it is done and no longer kept.")
-        return json(await self._with_delivery(view) if queue == "notification" else view)
+        return json(view)
 
-    async def _with_delivery(self, view: JobView) -> JobView:
+    async def _with_delivery(self, job_id: JobId, view: JobView | None) -> JobView | None:
+        """A job with what became of its message; of one that Redis forgot, what the log knows."""
         try:
-            found = await self._notifications.find(view.job_id)
+            found = await self._notifications.find(str(job_id))
         except StoreUnavailable as error:  # what Redis knows of the job is worth an answer
             log.warning("the notification log cannot be read: %s", error)
             return view
-        return NotificationView(**msgspec.structs.asdict(view), delivery=_delivery(found) if found else None)
+        if found is None:
+            return view
+        about = msgspec.structs.asdict(view) if view else _remembered(found)
+        return NotificationView(**about, delivery=_delivery(found)) if about else None
 
     async def status(self, _: web.Request) -> web.Response:
         """GET /queue/status."""
         return json({"queues": summed(await self._broker.status())})
+
+
+def _remembered(known: Notification) -> dict[str, Any]:
+    """A job that ended longer ago than its stage keeps results."""
+    if known.state not in ENDED:
+        return {}
+    return {
+        "job_id": known.job,
+        "queue": "notification",
+        "stage": known.kind,
+        "state": ENDED[known.state],
+        "tenant": known.tenant,
+        "attempt": known.calls,
+        "enqueued_at": known.created_ms,
+    }
 
 
 def _delivery(known: Notification) -> DeliveryView:

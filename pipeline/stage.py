@@ -109,7 +109,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
     `check(tenant, payload)` looks at what comes from outside: it returns the payload as it is to be kept, or
     raises ValueError with the reason it is refused for. `buried(ctx, payload, why)` names the jobs that a job's
-    burial is handed on to, in the same atomic step, whatever it was buried for.
+    burial is handed on to, in the same atomic step, whatever it was buried for (but not being readable).
     """
 
     queue: str

@@ -97,7 +97,8 @@ def _audio(ports: Ports, limits: Limits) -> list[Stage]:
 
 def _sending(notifying: Notifying, limits: Limits) -> list[Stage]:
     courier = Courier(notifying.log, notifying.messenger, notifying.care)
-    addressed = Addressed(notifying.region, notifying.vendors)
+    number_of = notifying.number_of if notifying.pace else None
+    addressed = Addressed(notifying.region, notifying.vendors, number_of)
     rates = rates_of(notifying.pace, notifying.number_of) if notifying.pace else None
     common: dict[str, Any] = {
         "queue": "notification",

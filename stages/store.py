@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from sqlalchemy import URL, Executable, RowMapping, Table, event, func, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
@@ -90,7 +90,7 @@ class Database:
         try:
             yield
         except (SQLAlchemyError, OSError) as error:
-            raise StoreUnavailable(f"the database: {getattr(error, 'orig', None) or error}") from error
+            raise StoreUnavailable(f"the database: {_said(error)}") from error
 
     async def _make_tables(self) -> None:
         if self._engine.dialect.name == "sqlite":
@@ -114,6 +114,12 @@ class Database:
                 if "locked" not in str(error) or not tries_left:
                     raise
                 await asyncio.sleep(0.02)
+
+
+def _said(error: SQLAlchemyError | OSError) -> str:
+    """What is wrong, without what was to be written: errors about values have these in them."""
+    about_values = isinstance(error, DBAPIError) and not isinstance(error, OperationalError | ProgrammingError)
+    return type(error).__name__ if about_values else str(getattr(error, "orig", None) or error)
 
 
 async def _wait_for_turn(connection: AsyncConnection) -> None:

@@ -26,7 +26,7 @@ from pipeline import Context, RetryLater
 from pipeline.message import now_ms
 from stages.jobs import Alert
 from stages.notification.email import Email
-from stages.notification.errors import NotSent, OutcomeUnknown, OutsideWindow
+from stages.notification.errors import NotSent, OutcomeUnknown
 from stages.notification.webhook import SignedWebhook
 from stages.ports import Messenger, Outgoing
 from stages.store import Database
@@ -203,19 +203,18 @@ class WebhookAlerts:
 
 
 class MessengerAlerts:
-    """Alerts to a phone, over the channel messages go out by; by its template where only that goes through."""
+    """Alerts to a phone, over the channel messages go out by; by its `template` if it has one, as administrators
+    seldom write to the shop's number."""
 
-    def __init__(self, messenger: Messenger, to: str) -> None:
+    def __init__(self, messenger: Messenger, to: str, *, template: bool) -> None:
         self._messenger = messenger
         self._to = to
+        self._template = template
 
     async def send(self, subject: str, text: str, *, id: str) -> None:  # noqa: A002
         """See AlertChannel."""
-        message = Outgoing(tenant="", to=self._to, text=f"{subject}\n\n{text}")
-        try:
-            await self._messenger.send(id, message, again=False)
-        except OutsideWindow:
-            await self._messenger.send(id, msgspec.structs.replace(message, template=True), again=False)
+        message = Outgoing(tenant="", to=self._to, text=f"{subject}\n\n{text}", template=self._template)
+        await self._messenger.send(id, message, again=False)
 
 
 def headline(cause: str, count: int) -> str:

@@ -16,6 +16,7 @@ from stages.notification.errors import (
     OutsideWindow,
     RateLimited,
     Refused,
+    Retryable,
     SenderPaused,
 )
 from stages.notification.log import Notification, NotificationLog
@@ -25,7 +26,8 @@ from stages.store import StoreUnavailable
 log = logging.getLogger(__name__)
 
 MOST_CALLS = 12  # of a job, whatever they came to
-MOST_UNKNOWN = 4  # calls before one is given up that nobody knows the outcome of
+MOST_UNKNOWN = 4  # calls after which one that nobody knows the outcome of is the last
+PROBE_AGAIN = 60_000  # ms until the next, where a probe failed for what has nothing to do with its sender
 LONGEST_LOOK = 30.0  # seconds between looks whether a sender is still held up
 HELD = "nobody knows whether it went out: ask, and replay it if it did not"
 
@@ -128,6 +130,8 @@ class Courier:
         try:
             message_id = await self._messenger.send(call.job, message, again=call.calls > 1)
         except OutcomeUnknown as error:
+            if probe:
+                await self._log.put_off(call.tenant, self._now() + PROBE_AGAIN)
             raise RetryLater(self._care.unknown_wait, str(error)) from None
         except NotSent as error:
             await self._log.refused(
@@ -135,14 +139,22 @@ class Courier:
                 error.code,
                 str(error),
                 template=isinstance(error, OutsideWindow),
-                counts=not isinstance(error, SenderPaused),  # however long a sender is paused, its messages stay
+                counts=not _of_sender(error),  # however long a sender is held up, its messages stay
             )
-            if probe and isinstance(error, OutsideWindow | Refused):  # it is about this message alone
-                await self._resume(call.tenant)
+            if probe:
+                await self._probed(call.tenant, error)
             await self._on_refusal(ctx, call, error, probe=probe)
             raise
         await self._note_accepted(call, message_id, probe=probe)
         return self._result(message_id)
+
+    async def _probed(self, tenant: str, error: NotSent) -> None:
+        """What a probe that did not go out says of its sender."""
+        match error:
+            case OutsideWindow() | Refused():  # it is about this message alone
+                await self._resume(tenant)
+            case Retryable() | RateLimited():
+                await self._log.put_off(tenant, self._now() + PROBE_AGAIN)
 
     async def _resume(self, tenant: str) -> None:
         if await self._log.resume(tenant):
@@ -171,7 +183,8 @@ class Courier:
         until_ms = now + int(self._care.probe * 1000)
         if await self._log.pause(call.tenant, error.code, str(error), now, until_ms) or probe:
             log.error("the sender of tenant %r is paused: %s", call.tenant, error)
-            told = Alert(cause=f"o WhatsApp parou o número de {call.tenant:.100}", text=f"{call.job}: {error}")
+            whose = f" de {call.tenant:.100}" if call.tenant else ""
+            told = Alert(cause=f"o WhatsApp parou o número{whose}", text=f"{call.job}: {error}")
             await ctx.add(ctx.forward("alert", told))
 
     async def _note_accepted(self, call: Notification, message_id: str, *, probe: bool) -> None:
@@ -186,3 +199,8 @@ class Courier:
 
     def _result(self, message_id: str) -> dict[str, str]:
         return {"channel": self._messenger.name, "messageId": message_id}
+
+
+def _of_sender(error: NotSent) -> bool:
+    """Whether it is about all messages of a sender."""
+    return isinstance(error, SenderPaused) or (isinstance(error, RateLimited) and not error.pair)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    case,
     delete,
     exists,
     or_,
@@ -71,8 +72,9 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job's message.
 
     `state`: sending (the channel was asked, and has not answered), refused (it did not take it this time),
-    accepted, or failed for good. `calls` is how often it was asked, `called_ms` when last; `message_id` its own id
-    of the message, `status` what it told of it since, and when. `payload` is the job's, in JSON.
+    accepted, failed for good, or unknown (given up while it was sending). `calls` is how often it was asked,
+    `called_ms` when last; `message_id` its own id of the message, `status` what it told of it since, and when.
+    `payload` is the job's, in JSON.
     """
 
     job: str
@@ -150,9 +152,11 @@ class NotificationLog:
         await self._database.write(not_taken.values(state="refused", code=code, error=error, **changes))
 
     async def failed(self, job: str, tenant: str, error: str, now: int) -> None:
-        """It will not be tried again; one that was accepted after all stays so."""
+        """It will not be tried again, though nobody may know whether it went out; one that did stays accepted."""
+        unknown = notifications.c.state.in_(("sending", "unknown"))
+        state = case((unknown, "unknown"), else_="failed")
         given_up = _of(job).where(notifications.c.state != "accepted")
-        if not await self._database.write(given_up.values(state="failed", error=error)):
+        if not await self._database.write(given_up.values(state=state, error=error)):
             await self.record(_never_called(job, tenant, error, now))
 
     async def receive(self, receipts: Sequence[Receipt]) -> None:
@@ -226,6 +230,11 @@ class NotificationLog:
         """Be the one message that a paused sender tries; False where another is."""
         mine = update(senders).where(senders.c.tenant == held.tenant, senders.c.until_ms == held.until_ms)
         return await self._database.write(mine.values(until_ms=until_ms)) > 0
+
+    async def put_off(self, tenant: str, until_ms: int) -> None:
+        """Have the next probe of a paused sender then."""
+        of_tenant = update(senders).where(senders.c.tenant == tenant, senders.c.paused)
+        await self._database.write(of_tenant.values(until_ms=until_ms))
 
     async def resume(self, tenant: str) -> bool:
         """A paused sender may send again; False where it was not paused."""

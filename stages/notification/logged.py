@@ -8,6 +8,7 @@ from pipeline.message import now_ms
 from stages.jobs import Alert, Fallback
 from stages.notification.alerts import AlertHandler
 from stages.notification.away import waiting_for_log
+from stages.notification.courier import HELD
 from stages.notification.fallback import FallbackHandler
 from stages.notification.log import Notification, NotificationLog
 from stages.store import StoreUnavailable
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class LoggedFallback:
-    """A fallback that is in the log when it went out, and does not where the message itself did after all."""
+    """A fallback that is in the log when it went out, and does not where the message itself did, or may have."""
 
     def __init__(
         self, handler: FallbackHandler, messages: NotificationLog, now: Callable[[], int] = now_ms
@@ -30,6 +31,8 @@ class LoggedFallback:
             failed = await self._log.find(job.job) if job.job else None
         if failed and failed.state == "accepted":
             return {"channel": failed.channel, "messageId": failed.message_id}
+        if failed and failed.state in ("sending", "unknown"):
+            return {"channel": "", "messageId": "", "reason": HELD}
         sent = await self._handler(ctx, job)
         note = Notification(
             job=str(ctx.job_id),

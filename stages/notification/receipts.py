@@ -37,26 +37,29 @@ class ReceiptHandler:
             return [Retry(away.AWAY, str(error), counts=away.waited_long(ctx, now)) for ctx in contexts]
 
     async def _noted(self, contexts: Sequence[Context], receipts: Sequence[Receipt]) -> list[Done]:
-        await self._log.receive(receipts)
         failed = [receipt.job for receipt in receipts if receipt.status == "failed" and receipt.job]
+        before = await self._log.find_all(failed) if failed else {}
+        given_up = {job for job, known in before.items() if known.state == "failed" and not known.status}
+        await self._log.receive(receipts)
         known = await self._log.find_all(failed) if failed else {}
         return [
-            Done(forward=tuple(self._follow_up(ctx, receipt, known.get(receipt.job))))
+            # What was given up before has been rescued.
+            Done(forward=() if receipt.job in given_up else self._follow_up(ctx, receipt, known.get(receipt.job)))
             for ctx, receipt in zip(contexts, receipts, strict=True)
         ]
 
-    def _follow_up(self, ctx: Context, receipt: Receipt, known: Notification | None) -> Sequence[Job]:
+    def _follow_up(self, ctx: Context, receipt: Receipt, known: Notification | None) -> tuple[Job, ...]:
         if receipt.status != "failed" or known is None:
-            return []
+            return ()
         if known.status != "failed" or known.message_id != receipt.message_id:  # it came through another way
-            return []
+            return ()
         payload = PAYLOADS.get(known.kind)
-        if payload is None:
-            return []
+        if payload is None or not known.payload:
+            return ()
         job = msgspec.json.decode(known.payload, type=payload)
         error = error_of(receipt.code, 0, receipt.error)
         log.info("%s was taken, and failed: %s", known.job, error)
         if isinstance(error, OutsideWindow) and not known.template:
             by_template = msgspec.structs.replace(job, template=True)
-            return [Job(stage=known.kind, payload=by_template, tenant=known.tenant, key=ctx.key)]
-        return self._rescue.of_message(known.job, known.tenant, ctx.key, job, str(error))
+            return (Job(stage=known.kind, payload=by_template, tenant=known.tenant, key=ctx.key),)
+        return tuple(self._rescue.of_message(known.job, known.tenant, ctx.key, job, str(error)))

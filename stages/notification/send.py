@@ -1,5 +1,6 @@
 """The stages `notification.send-client` and `notification.send-vendor`: what they send, to whom, and how fast."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -42,20 +43,25 @@ class VendorHandler:
 class Addressed:
     """The checks of both payloads: phone numbers in E.164, and whom a vendor's notification goes to.
 
-    `region` is that of numbers without a country code; `vendors` are phone numbers by tenant. They raise
-    ValueError, fit for a person.
+    `region` is that of numbers without a country code; `vendors` are phone numbers by tenant; `number_of` gives
+    the id of a tenant's own number, where there has to be one. They raise ValueError, fit for a person.
     """
 
-    def __init__(self, region: str, vendors: Mapping[str, str]) -> None:
+    def __init__(
+        self, region: str, vendors: Mapping[str, str], number_of: Callable[[str], str] | None = None
+    ) -> None:
         self._region = region
         self._vendors = vendors
+        self._number_of = number_of
 
-    def client(self, tenant: str, job: SendClient) -> SendClient:  # noqa: ARG002
+    def client(self, tenant: str, job: SendClient) -> SendClient:
         """See Stage.check."""
+        self._check_sender(tenant)
         return msgspec.structs.replace(job, to=self._number("to", job.to))
 
     def vendor(self, tenant: str, job: SendVendor) -> SendVendor:
         """See Stage.check."""
+        self._check_sender(tenant)
         to = job.to or self._vendors.get(tenant)
         if not to:
             raise ValueError(
@@ -64,6 +70,13 @@ class Addressed:
         return msgspec.structs.replace(
             checked(job), to=self._number("to", to), client_phone=self._number("client_phone", job.client_phone)
         )
+
+    def _check_sender(self, tenant: str) -> None:
+        if self._number_of and not re.fullmatch(r"\d+", self._number_of(tenant), re.ASCII):
+            raise ValueError(
+                f"tenant {tenant[:80]!r} has no WhatsApp number: name the tenant by its phone number id, or give "
+                "it one in the setting whatsapp.senders (jobs without a tenant: whatsapp.phone_number_id)"
+            )
 
     def _number(self, field: str, text: str) -> str:
         try:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipeline import Context, Job, JobId, Permanent, RetryLater
+from pipeline import Context, Done, Job, JobId, Permanent, RetryLater
 from pipeline.message import Delivery, now_ms, seal, unseal
 from stages.jobs import Alert, Fallback, Receipt, SendClient
 from stages.notification.courier import HELD, MOST_CALLS, Care, Courier
@@ -26,6 +26,8 @@ from stages.notification.errors import (
 from stages.notification.fallback import FallbackHandler
 from stages.notification.log import RANKS, Notification, NotificationLog, notifications, senders
 from stages.notification.logged import LoggedFallback
+from stages.notification.receipts import ReceiptHandler
+from stages.notification.rescue import Rescue
 from stages.ports import Outgoing
 from stages.store import Database, StoreUnavailable, sqlite_file
 from tests.mail import context
@@ -321,6 +323,14 @@ async def test_those_under_way_do_not_make_its_silence_longer(desk: Desk) -> Non
     assert await desk.told_to_wait(9) == 4
 
 
+async def test_a_message_is_not_given_up_for_its_number_being_too_fast(desk: Desk) -> None:
+    for _ in range(MOST_CALLS + 1):
+        desk.channel.answers = [RateLimited("number", 130429)]
+        await desk.told_to_wait()
+        desk.pass_time(700)
+    await desk.deliver()
+
+
 async def test_a_number_that_behaved_for_ten_minutes_starts_anew(desk: Desk) -> None:
     for n in (1, 2):
         desk.channel.answers = [RateLimited("number", 130429)]
@@ -394,6 +404,21 @@ async def test_a_probe_that_is_refused_keeps_it_paused_and_tells_again(paused: D
     assert await paused.told_to_wait(2) == 30
     assert len(paused.channel.asked) == 2
     assert len(paused.added) == 2
+
+
+@pytest.mark.parametrize("error", [Retryable("later", 2), RateLimited("slow", 130429), OutcomeUnknown("lost")])
+async def test_a_probe_that_failed_for_something_else_is_followed_by_another_soon(
+    paused: Desk, error: Exception
+) -> None:
+    paused.pass_time(901)
+    paused.channel.answers = [error]
+    with pytest.raises((RetryLater, Retryable)):
+        await paused.deliver(2)
+    paused.pass_time(59)
+    await paused.told_to_wait(3)
+    paused.pass_time(2)
+    await paused.deliver(3)
+    assert await paused.log.paused() == []
 
 
 async def test_of_many_one_is_the_probe(paused: Desk) -> None:
@@ -514,6 +539,20 @@ async def test_a_refusal_that_cannot_be_noted_is_a_failed_try(
     assert (await desk.known()).state == "sending"
 
 
+async def test_no_fallback_says_what_may_have_gone_out(desk: Desk) -> None:
+    class Unwanted:
+        async def __call__(self, ctx: Context, job: Fallback) -> dict[str, str]:
+            raise AssertionError("the customer may have the message")
+
+    job = Fallback(to=JOB.to, text=JOB.text, job="send-client.0.1-0")
+    logged = LoggedFallback(cast("FallbackHandler", Unwanted()), desk.log)
+    await desk.crash()
+    for _ in range(2):
+        assert (await logged(context("fallback", job), job))["reason"] == HELD
+        await desk.log.failed("send-client.0.1-0", "shop", "poison", 5)
+    assert (await desk.known()).state == "unknown"
+
+
 async def test_no_fallback_says_what_was_accepted_after_all(desk: Desk) -> None:
     class Unwanted:
         async def __call__(self, ctx: Context, job: Fallback) -> dict[str, str]:
@@ -523,3 +562,28 @@ async def test_no_fallback_says_what_was_accepted_after_all(desk: Desk) -> None:
     job = Fallback(to=JOB.to, text=JOB.text, job="send-client.0.1-0")
     logged = LoggedFallback(cast("FallbackHandler", Unwanted()), desk.log)
     assert await logged(context("fallback", job), job) == {"channel": "whatsapp", "messageId": "wamid.1"}
+
+
+async def rescued_for(desk: Desk, *receipts: Receipt) -> int:
+    """How many jobs follow from receipts that come together."""
+    handler = ReceiptHandler(desk.log, Rescue(lambda *_: True))
+    outcomes = await handler([context("receipt", one) for one in receipts], receipts)
+    return sum(len(outcome.forward) for outcome in outcomes if isinstance(outcome, Done))
+
+
+async def test_a_message_that_failed_after_it_was_taken_is_rescued(desk: Desk) -> None:
+    await desk.deliver()
+    assert await rescued_for(desk, receipt("failed", code=131026)) == 2
+
+
+async def test_a_message_that_was_given_up_is_not_rescued_again_by_a_late_receipt(desk: Desk) -> None:
+    desk.channel.answers = [Refused("no", 131026)]
+    with pytest.raises(Permanent):
+        await desk.deliver()
+    await desk.log.failed("send-client.0.1-0", "shop", "no", 5)
+    assert await rescued_for(desk, receipt("failed", code=131026)) == 0
+
+
+async def test_a_receipt_of_a_job_that_never_called_follows_nothing(desk: Desk) -> None:
+    await desk.log.failed("send-client.0.1-0", "shop", "poison", 5)
+    assert await rescued_for(desk, receipt("failed", code=131026)) == 0

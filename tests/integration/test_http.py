@@ -22,6 +22,8 @@ from config import Secret, Settings, load, replaced
 from config.settings import Sender
 from pipeline import Broker, Job, Pipeline
 from pipeline.message import Added, Delivery, Refusal, now_ms, unseal
+from stages.jobs import Receipt
+from stages.notification.log import Notification
 from tests.support import eventually, working
 
 pytestmark = pytest.mark.integration
@@ -265,6 +267,32 @@ async def test_a_job_is_accepted_with_its_id_and_can_be_looked_at(client: Client
     assert (view["jobId"], view["state"], view["tenant"]) == (job_id, "waiting", "shop")
 
 
+async def test_what_became_of_a_message_is_told_when_its_job_is_long_forgotten(
+    client: Client, settings: Settings
+) -> None:
+    job = "send-client.0.1795363715263-0"
+    known: dict[str, Any] = {"tenant": "shop", "kind": "send-client", "recipient": "+5511987654321"}
+    known |= {"channel": "whatsapp", "payload": "", "created_ms": 5, "called_ms": 6, "calls": 2}
+    adapters = Adapters(settings)
+    async with adapters.database:
+        log = adapters.notifications.log
+        await log.record(Notification(job=job, **known))
+        assert (await client.get(f"/queue/job/notification/{job}")).status == 404, "its job may still be there"
+        await log.receive([Receipt("wamid.1", "read", 7, job)])
+    view = await (await client.get(f"/queue/job/notification/{job}")).json()
+    told = {"channel": "whatsapp", "state": "accepted", "attempts": 2, "messageId": "wamid.1"}
+    assert view == {
+        "jobId": job,
+        "queue": "notification",
+        "stage": "send-client",
+        "state": "completed",
+        "attempt": 2,
+        "tenant": "shop",
+        "enqueuedAt": 5,
+        "delivery": told | {"status": "read", "statusAt": 7},
+    }
+
+
 async def test_asking_twice_under_one_id_is_one_job(client: Client) -> None:
     first, again = [
         await (await client.post("/queue/notification/jobs", json=SEND | {"id": "order-7"})).json()
@@ -294,6 +322,7 @@ async def test_a_list_is_answered_one_by_one(client: Client) -> None:
         ("/queue/notification/jobs", SEND | {"payload": {"to": "55", "text": ""}}, 400, "$.text"),
         ("/queue/notification/jobs", SEND | {"payload": {"to": "55", "text": "x" * 4097}}, 400, "$.text"),
         ("/queue/notification/jobs", SEND | {"tennant": "x"}, 400, "tennant"),
+        ("/queue/notification/jobs", SEND | {"tenant": "a\0b"}, 400, "$.tenant"),
         ("/queue/notification/jobs", SEND | {"delay": -0.5}, 400, "delay of -0.5 s for notification.send-client"),
         ("/queue/notification/jobs", SEND | {"delay": 4e7}, 400, "delay of 4e+07 s"),
         ("/queue/notification/jobs", SEND | {"delay": "soon"}, 400, "$.delay"),

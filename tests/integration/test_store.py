@@ -208,3 +208,12 @@ async def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) ->
     for thread in threading.enumerate():  # aiosqlite does not wait for the thread of what it could not open
         if "_connection_worker_thread" in thread.name:
             await asyncio.to_thread(thread.join, 5)
+
+
+async def test_an_error_about_a_value_does_not_show_it(url: str) -> None:
+    async with Database(url, [messages]) as database:
+        row = {"tenant": "shop", "chat": "c", "id": "i", "direction": "in", "voice": False}
+        late: dict[str, Any] = row | {"text": ["the customer's words"], "sent_ms": 1, "received_ms": 1}
+        with pytest.raises(StoreUnavailable) as raised:
+            await database.write(database.insert(messages), late)
+    assert "the customer's words" not in str(raised.value)

@@ -8,6 +8,7 @@ from api.adapters import Adapters
 from api.notifying import sender_of, sends_by_whatsapp
 from config import Settings, load
 from pipeline import RiachoError
+from pipeline.errors import BadPayload
 
 pytestmark = pytest.mark.unit
 
@@ -25,6 +26,10 @@ def settings(**environ: str) -> Settings:
         ({"NOTIFICATION_REGION": "BRA"}, "notification.region = 'BRA' is no region"),
         ({"NOTIFICATION_VENDORS": '{"shop": "12"}'}, "notification.vendors of 'shop': '12' is too short"),
         ({"ALERTS_TO": "12"}, "alerts.to: one of its entries is no phone number"),
+        (
+            {"ALERTS_TO": "+5511987654321", "WHATSAPP_ACCESS_TOKEN": TOKEN},
+            "there is none to send from: set whatsapp.phone_number_id",
+        ),
         ({"ALERTS_TO": "ops@shop.example"}, "there is no mail server: set email.host"),
         ({"ALERTS_TO": "https://hooks.example/x"}, "fallback.secret"),
         ({"FALLBACK_URL": "https://hooks.example/x"}, "fallback.secret"),
@@ -65,6 +70,20 @@ def test_a_job_has_the_time_of_both_its_calls_and_the_log() -> None:
     slow = settings(WHATSAPP_ACCESS_TOKEN=TOKEN, WHATSAPP_TIMEOUT="60")
     stages = Adapters(slow).pipeline().queue("notification")
     assert all(stage.timeout >= 2 * 60 + 30 for stage in stages if stage.name != "receipt")
+
+
+@pytest.mark.parametrize(("tenant", "taken"), [("1065", True), ("shop", True), ("pizzaria", False), ("", False)])
+def test_a_tenant_without_a_number_is_refused_where_messages_go_out_for_real(tenant: str, taken: bool) -> None:
+    own = '{"shop": {"phone_number_id": "77"}}'
+    for_real = Adapters(settings(WHATSAPP_ACCESS_TOKEN=TOKEN, WHATSAPP_SENDERS=own)).pipeline()
+    message = {"to": "+5511987654321", "text": "Olá"}
+    if taken:
+        for_real.payload(for_real.stage("send-client"), message, tenant)
+    else:
+        with pytest.raises(BadPayload, match="has no WhatsApp number: name the tenant by its phone number id"):
+            for_real.payload(for_real.stage("send-client"), message, tenant)
+    to_outbox = Adapters(settings()).pipeline()
+    to_outbox.payload(to_outbox.stage("send-client"), message, tenant)
 
 
 def test_a_bad_setting_beside_a_token_does_not_show_it() -> None:
