@@ -22,8 +22,9 @@ run: setup
 demo: setup
 	$(BIN)/riacho demo
 
+# Whole files at a time: most of them wait more than they work, and share a server, or a model.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -238,6 +238,7 @@ async def test_an_entry_that_keeps_losing_its_worker_is_buried_unrun() -> None:
         seal(Job(stage="one", payload={"n": "many"})),
         b"\x91" * 100_000,
     ],
+    ids=["empty", "no MessagePack", "text", "no envelope", "another payload", "too deep"],
 )
 async def test_what_cannot_be_read_is_buried_with_the_reason(body: bytes) -> None:
     async def handle(ctx: Context, payload: Number) -> None:
