@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MOST_CALLS = 12  # of a job, whatever they came to
 MOST_UNKNOWN = 4  # calls after which one that nobody knows the outcome of is the last
-PROBE_AGAIN = 60_000  # ms until the next, where a probe failed for what has nothing to do with its sender
+PROBE_AGAIN = 60.0  # seconds until the next, where a probe failed for what has nothing to do with its sender
 LONGEST_LOOK = 30.0  # seconds between looks whether a sender is still held up
 HELD = "nobody knows whether it went out: ask, and replay it if it did not"
 
@@ -131,7 +131,7 @@ class Courier:
             message_id = await self._messenger.send(call.job, message, again=call.calls > 1)
         except OutcomeUnknown as error:
             if probe:
-                await self._log.put_off(call.tenant, self._now() + PROBE_AGAIN)
+                await self._probe_soon(call.tenant)
             raise RetryLater(self._care.unknown_wait, str(error)) from None
         except NotSent as error:
             await self._log.refused(
@@ -154,7 +154,10 @@ class Courier:
             case OutsideWindow() | Refused():  # it is about this message alone
                 await self._resume(tenant)
             case Retryable() | RateLimited():
-                await self._log.put_off(tenant, self._now() + PROBE_AGAIN)
+                await self._probe_soon(tenant)
+
+    async def _probe_soon(self, tenant: str) -> None:
+        await self._log.put_off(tenant, self._now() + int(min(self._care.probe, PROBE_AGAIN) * 1000))
 
     async def _resume(self, tenant: str) -> None:
         if await self._log.resume(tenant):
