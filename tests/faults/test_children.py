@@ -20,7 +20,9 @@ SCRIPTED = """
 import pathlib, sys, time
 plan = pathlib.Path(sys.argv[1])
 first, *rest = plan.read_text().splitlines()
-plan.write_text("\\n".join(rest))
+left = plan.with_suffix(".left")
+left.write_text("\\n".join(rest))
+left.replace(plan)  # whoever reads it meanwhile sees all of it
 seconds, code = first.split()
 time.sleep(float(seconds))
 sys.exit(int(code))
