@@ -1,7 +1,7 @@
 """The notification queue as it is configured, in one process: HTTP service, worker, Cloud API, mail server."""
 
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
 from pathlib import Path
@@ -32,6 +32,7 @@ RECEIPTS = Statuses()
 QUICK = RetryPolicy(attempts=4, base=0.05)  # 0.05, 0.1, 0.2 s in place of 2, 4, 8
 
 Client = TestClient[Any, Any]
+WithSettings = Callable[..., Settings]
 
 
 def settings_of(server: str, namespace: str, folder: Path, **sections: dict[str, Any]) -> Settings:

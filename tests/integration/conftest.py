@@ -1,4 +1,4 @@
-"""Databases: SQLite, and PostgreSQL where it is installed."""
+"""Databases (SQLite, and PostgreSQL where it is installed), spans, and settings of notifications."""
 
 import os
 import pwd
@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from config import Settings
+from pipeline import telemetry
+from tests.desk import WithSettings, settings_of
 
 
 def postgres_programs() -> Path | None:
@@ -75,3 +82,23 @@ async def empty_database(folder: str, name: str) -> str:
         await connection.execute(text(f'CREATE DATABASE "{name}"'))
     await engine.dispose()
     return f"postgresql+asyncpg://riacho@/{name}?host={folder}"
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What is traced during a test."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("riacho"))
+    monkeypatch.setattr(telemetry, "enabled", lambda: True)
+    return exporter
+
+
+@pytest.fixture
+def settings(server: str, namespace: str, tmp_path: Path) -> WithSettings:
+    """Makes settings of notifications, with some that go over those of all tests."""
+
+    def made(**sections: dict[str, Any]) -> Settings:
+        return settings_of(server, namespace, tmp_path, **sections)
+
+    return made

@@ -13,15 +13,12 @@ from urllib.parse import quote, quote_plus
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 
 from api.adapters import Adapters
 from api.notifying import NotifyingUnusable
 from config import Settings, SettingsError, load
-from pipeline import telemetry
 from stages.notification.alerts import alerts
 from stages.notification.log import notifications, senders
 from tests.cloud_api import NUMBER, Config
@@ -60,15 +57,6 @@ def shown_in(text: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-
-
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("riacho"))
-    monkeypatch.setattr(telemetry, "enabled", lambda: True)
-    return exporter
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:

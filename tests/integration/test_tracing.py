@@ -3,23 +3,13 @@
 from collections.abc import Callable
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from pipeline import Context, Done, Job, JobId, Pipeline, telemetry
+from pipeline import Context, Done, Job, JobId, Pipeline
 from tests.support import Connect, Number, add_one, stage, until, working
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("riacho"))
-    monkeypatch.setattr(telemetry, "enabled", lambda: True)
-    return exporter
 
 
 async def test_a_job_is_one_trace_through_its_stages_and_tries(

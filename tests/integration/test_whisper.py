@@ -118,7 +118,7 @@ SILENCE = as_wav(np.zeros(2 * RATE, np.float32))
 
 
 async def test_notes_heard_together_are_heard_as_well_as_alone(model: Watched) -> None:
-    """Within two points of word error rate; measured on all notes: benchmarks/README.md."""
+    """Within five points, for int8 rounds as the CPU does; measured on all notes: benchmarks/README.md."""
     notes = SHORT[:7:2] + [note for note in SHORT if note.language == "en"][:7:2]
     together = await hear_all(on(model, batch_wait=2.0), notes)
     assert max(model.batches) > 2
@@ -133,7 +133,7 @@ async def test_notes_heard_together_are_heard_as_well_as_alone(model: Watched) -
     ]
     batched = word_error_rate((note.words, one.text) for note, one in zip(notes, together, strict=True))
     single = word_error_rate((note.words, text) for note, text in zip(notes, alone, strict=True))
-    assert batched <= single + 0.02, [one.text for one in together]
+    assert batched <= single + 0.05, [one.text for one in together]
     assert single < 0.15
 
 
