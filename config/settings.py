@@ -24,6 +24,9 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]  # a year: infinity is no time
 Wait = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Days = Annotated[float, msgspec.Meta(gt=0, le=36_500)]
+Grace = Annotated[float, msgspec.Meta(ge=0, le=604_800)]  # slots are told apart for a week
+Misfire = Literal["skip", "once", "all"]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]  # a second
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -188,6 +191,52 @@ class Tenants(_Section, frozen=True):
     rounds: Annotated[int, msgspec.Meta(ge=0)]
 
 
+class Retention(_Section, frozen=True):
+    """What a tenant has of its own."""
+
+    conversations: Days | None = None
+    logs: Days | None = None
+
+
+class Cleanup(_Section, frozen=True):
+    tts: Days
+    conversations: Days
+    logs: Days
+    retention: dict[str, Retention]
+    held: list[str]
+
+
+class OwnSchedule(_Section, frozen=True):
+    """Empty is as [schedules] says."""
+
+    cron: str
+    stage: str
+    payload: dict[str, Any] = {}
+    tenant: str = ""
+    zone: str = ""
+    misfire: Misfire | None = None
+    grace: Grace | None = None
+
+
+class Schedules(_Section, frozen=True):
+    tts_cache: str
+    conversations: str
+    logs: str
+    stats: str
+    health: str
+    zone: str
+    misfire: Misfire
+    grace: Grace
+    own: dict[str, OwnSchedule]
+
+
+class Health(_Section, frozen=True):
+    latency: Seconds
+    memory: Share
+    waiting: Seconds
+    active: Seconds
+
+
 class Store(_Section, frozen=True):
     url: Secret
 
@@ -212,6 +261,9 @@ class Settings(_Section, frozen=True):
     fallback: Fallback
     alerts: Alerts
     tenants: Tenants
+    cleanup: Cleanup
+    schedules: Schedules
+    health: Health
     store: Store
     log: Log
 

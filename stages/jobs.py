@@ -126,3 +126,21 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     job: Annotated[JobName, NoNul] = ""
     code: ErrorCode | None = None
     error: Annotated[Reason, NoNul] = ""
+
+
+class Prune(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Delete what is older than the settings say, or than `days`; of one tenant or all. `dry_run`: only count."""
+
+    tenant: Annotated[ShortText, NoNul] | None = None
+    days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] | None = None
+    dry_run: bool = False
+
+
+class CollectStatistics(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Compute the statistics of a day (YYYY-MM-DD, UTC) anew: of yesterday, where none is named."""
+
+    day: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
+
+
+class CheckHealth(msgspec.Struct, frozen=True):
+    """Look at everything the pipeline stands on."""

@@ -1,15 +1,15 @@
 """Transcripts in the database, by the content of their notes."""
 
 import msgspec
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table, delete, select
+from sqlalchemy import BigInteger, Column, LargeBinary, String, Table, delete, select
 
 from pipeline.message import now_ms
 from stages.ports import Transcript
-from stages.store import Database
+from stages.store import Database, metadata
 
 transcripts = Table(
     "transcripts",
-    MetaData(),
+    metadata,
     Column("key", String, primary_key=True),
     Column("transcript", LargeBinary, nullable=False),
     Column("kept_ms", BigInteger, nullable=False, index=True),

@@ -4,14 +4,14 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, String, Table, Text, delete, exists, select
+from sqlalchemy import BigInteger, Boolean, Column, Index, String, Table, Text, delete, exists, false, select
 
 from stages.ports import REPLY, Message
-from stages.store import Database
+from stages.store import Database, metadata
 
 messages = Table(
     "messages",
-    MetaData(),
+    metadata,
     Column("tenant", String, primary_key=True),
     Column("chat", String, primary_key=True),
     Column("id", String, primary_key=True),
@@ -22,6 +22,20 @@ messages = Table(
     Column("received_ms", BigInteger, nullable=False, server_default="0"),
 )
 Index("messages_by_time", messages.c.tenant, messages.c.chat, messages.c.sent_ms)
+Index("messages_by_day", messages.c.sent_ms)
+
+# Chats, for whoever looks for those that nothing was said in for long. `started_ms` and `last_ms` are when their
+# first and last messages came, by our own clock; nothing is deleted while one is `held` for legal reasons.
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("chat", String, primary_key=True),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("held", Boolean, nullable=False, server_default=false()),
+)
+Index("conversations_by_time", conversations.c.last_ms)
 
 
 class ConversationStore:

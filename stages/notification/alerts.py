@@ -11,7 +11,6 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
@@ -29,7 +28,7 @@ from stages.notification.email import Email
 from stages.notification.errors import NotSent, OutcomeUnknown
 from stages.notification.webhook import SignedWebhook
 from stages.ports import Messenger, Outgoing
-from stages.store import Database
+from stages.store import Database, metadata
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ KEEP_MS = 86_400_000  # a job that told is known for as long, should it come aga
 # are; when it was last seen. `told_ms` is when the last alert went out. Whoever told stays the carrier of nothing.
 alerts = Table(
     "alerts",
-    MetaData(),
+    metadata,
     Column("tenant", String, primary_key=True),
     Column("cause", String, primary_key=True),
     Column("carrier", String, nullable=False),

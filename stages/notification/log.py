@@ -10,7 +10,6 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
@@ -26,11 +25,11 @@ from sqlalchemy import (
 
 from stages.jobs import Receipt
 from stages.notification.errors import RateLimited
-from stages.store import Database
+from stages.store import Database, metadata
 
 notifications = Table(
     "notifications",
-    MetaData(),
+    metadata,
     Column("job", String, primary_key=True),
     Column("tenant", String, nullable=False),
     Column("kind", String, nullable=False),
@@ -53,7 +52,7 @@ Index("notifications_by_time", notifications.c.created_ms)
 
 senders = Table(
     "senders",
-    MetaData(),
+    metadata,
     Column("tenant", String, primary_key=True),
     Column("paused", Boolean, nullable=False),
     Column("until_ms", BigInteger, nullable=False),

@@ -77,7 +77,7 @@ def test_a_list_in_the_environment_is_separated_by_commas() -> None:
     [
         ("[htpp]\nport = 1", "no section [htpp]; did you mean 'http'?"),
         ("[http]\nprot = 1", "no setting http.prot; did you mean 'port'?"),
-        ("[zzz]", "no section [zzz]; known: alerts, audio, conversation"),
+        ("[zzz]", "no section [zzz]; known: alerts, audio, cleanup, conversation"),
         ("http = 1", "[http] is a section"),
         ("[http", "riacho.toml"),
     ],

@@ -1,4 +1,4 @@
-"""The database that stores share: SQLite beside the process, or PostgreSQL; the same statements on both."""
+"""A database: SQLite beside the process, or PostgreSQL; the same statements on both."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import URL, Executable, RowMapping, Table, event, func, inspect, select, text
+from sqlalchemy import URL, Executable, MetaData, RowMapping, Table, event, func, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -17,6 +17,8 @@ from pipeline import RiachoError
 
 # The dialects' own INSERT knows ON CONFLICT, the general one does not.
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+metadata = MetaData()  # of all tables
 
 TABLES_LOCK = 0x52696163  # "Riac": our number among PostgreSQL's advisory locks
 

@@ -1,0 +1,1 @@
+"""Cleanup: what is old is deleted, and counted before."""
