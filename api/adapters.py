@@ -13,14 +13,12 @@ from stages import Limits, build_pipeline
 from stages.audio.model import SpeechModel
 from stages.audio.remembered import RememberingTranscriber
 from stages.audio.sources import AudioSources, GraphApi, ObjectStore
-from stages.audio.transcripts import TranscriptStore, transcripts
+from stages.audio.transcripts import TranscriptStore
 from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.language_model import LanguageModel, longest
 from stages.conversation.rules import RuleResponder
-from stages.conversation.store import ConversationStore, messages
-from stages.notification.alerts import alerts
+from stages.conversation.store import ConversationStore
 from stages.notification.cloud_api import Sender
-from stages.notification.log import notifications, senders
 from stages.ports import Ports
 from stages.speech.cache import CachedSynthesizer
 from stages.speech.program import SpeechProgram
@@ -52,10 +50,7 @@ class Adapters:
             byte_limit=audio.byte_limit,
         )
         self._folder = settings.data.folder.resolve()
-        self.database = Database(
-            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"),
-            [messages, transcripts, notifications, senders, alerts],
-        )
+        self.database = Database(settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"))
         kept = TranscriptStore(self.database, audio.keep_transcripts)
         self.transcriber = RememberingTranscriber(transcriber(audio, speech_model(audio)), kept)
         self.conversations = ConversationStore(self.database)

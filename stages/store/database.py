@@ -7,13 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import URL, Executable, MetaData, RowMapping, Table, event, func, inspect, select, text
+from sqlalchemy import URL, Executable, MetaData, RowMapping, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from pipeline import RiachoError
+from stages.store.migrate import UnknownRevision, is_current, migrate
 
 # The dialects' own INSERT knows ON CONFLICT, the general one does not.
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -33,27 +33,22 @@ def sqlite_file(path: Path) -> URL:
 
 
 class Database:
-    """An engine and the tables of the stores on it. A context manager: entering makes the tables where they are
-    missing, and their columns, or raises StoreUnavailable."""
+    """An engine. A context manager: entering makes the tables of all stores, of what an earlier version left where
+    there is something, or raises StoreUnavailable."""
 
-    def __init__(self, url: str | URL, tables: Sequence[Table]) -> None:
+    def __init__(self, url: str | URL) -> None:
         # What is written may be anybody's words, and errors end up in logs.
         self._engine = create_async_engine(url, hide_parameters=True)
-        self._tables = tables
         self.insert = INSERTS[self._engine.dialect.name]
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _let_processes_share)
 
     async def __aenter__(self) -> Self:
         try:
-            await self._make_tables()
-        except (SQLAlchemyError, OSError) as error:
+            await self._migrate()
+        except (SQLAlchemyError, OSError, UnknownRevision) as error:
             await self._engine.dispose()
-            place = self._engine.url.render_as_string(hide_password=True)
-            reason = getattr(error, "orig", None) or error
-            raise StoreUnavailable(
-                f"cannot use the database {place} ({reason}); see the setting store.url"
-            ) from error
+            raise StoreUnavailable(self._why_unusable(error)) from error
         return self
 
     async def __aexit__(
@@ -105,16 +100,25 @@ class Database:
         except (SQLAlchemyError, OSError) as error:
             raise StoreUnavailable(f"the database: {_said(error)}") from error
 
-    async def _make_tables(self) -> None:
+    def _why_unusable(self, error: Exception) -> str:
+        place = self._engine.url.render_as_string(hide_password=True)
+        if isinstance(error, UnknownRevision):
+            return (
+                f"the database {place} is of a later version of Riacho ({error}); start that version, or have the "
+                "setting store.url name another database"
+            )
+        reason = getattr(error, "orig", None) or error
+        return f"cannot use the database {place} ({reason}); see the setting store.url"
+
+    async def _migrate(self) -> None:
         if self._engine.dialect.name == "sqlite":
             await self._switch_to_wal()
+        async with self._engine.connect() as connection:
+            if await connection.run_sync(is_current):
+                return
         async with self._engine.begin() as connection:
             await _wait_for_turn(connection)
-            for table in self._tables:
-                await connection.execute(CreateTable(table, if_not_exists=True))
-                await _add_missing_columns(connection, table)
-                for index in table.indexes:
-                    await connection.execute(CreateIndex(index, if_not_exists=True))
+            await connection.run_sync(migrate)
 
     async def _switch_to_wal(self) -> None:
         """Readers beside one writer; kept in the file. While another switches it too, SQLite refuses at once."""
@@ -136,21 +140,11 @@ def _said(error: SQLAlchemyError | OSError) -> str:
 
 
 async def _wait_for_turn(connection: AsyncConnection) -> None:
-    """Until this transaction ends nobody else makes tables: CREATE … IF NOT EXISTS alone fails when two do."""
+    """Until this transaction ends nobody else migrates."""
     if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_advisory_xact_lock(TABLES_LOCK)))
     else:
         await connection.execute(text("BEGIN IMMEDIATE"))
-
-
-async def _add_missing_columns(connection: AsyncConnection, table: Table) -> None:
-    """Those an earlier version did not know; each has a server_default, for the rows that were kept by then."""
-    there = await connection.run_sync(lambda sync: inspect(sync).get_columns(table.name))
-    known = {column["name"] for column in there}
-    for column in table.columns:
-        if column.name not in known:
-            definition = CreateColumn(column).compile(dialect=connection.dialect)
-            await connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
 def _let_processes_share(connection: Any, _: object) -> None:
