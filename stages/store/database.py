@@ -1,19 +1,22 @@
 """A database: SQLite beside the process, or PostgreSQL; the same statements on both."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import URL, Executable, MetaData, RowMapping, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from pipeline import RiachoError
+from stages.store.errors import StoreUnavailable, WriteRefused
+from stages.store.group import GroupCommit
 from stages.store.migrate import UnknownRevision, is_current, migrate
+
+T = TypeVar("T")
 
 # The dialects' own INSERT knows ON CONFLICT, the general one does not.
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -21,10 +24,6 @@ INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.ins
 metadata = MetaData()  # of all tables
 
 TABLES_LOCK = 0x52696163  # "Riac": our number among PostgreSQL's advisory locks
-
-
-class StoreUnavailable(RiachoError):
-    """The database cannot be reached or written."""
 
 
 def sqlite_file(path: Path) -> URL:
@@ -39,8 +38,10 @@ class Database:
     def __init__(self, url: str | URL) -> None:
         # What is written may be anybody's words, and errors end up in logs.
         self._engine = create_async_engine(url, hide_parameters=True)
-        self.insert = INSERTS[self._engine.dialect.name]
-        if self._engine.dialect.name == "sqlite":
+        self.dialect = self._engine.dialect.name
+        self.insert = INSERTS[self.dialect]
+        self._groups: list[GroupCommit[Any]] = []
+        if self.dialect == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _let_processes_share)
 
     async def __aenter__(self) -> Self:
@@ -58,6 +59,7 @@ class Database:
 
     async def aclose(self) -> None:
         """Close all connections; for who reads without entering, and takes the tables as they are."""
+        await asyncio.gather(*(group.settled() for group in self._groups))
         await self._engine.dispose()
 
     async def read(self, query: Executable) -> Sequence[RowMapping]:
@@ -92,13 +94,19 @@ class Database:
                 await connection.execute(text("BEGIN IMMEDIATE"))
             yield connection
 
+    def grouped(self, write: Callable[[Sequence[T]], Awaitable[None]], most: int) -> GroupCommit[T]:
+        """A writer for many callers at the same time; its last write is awaited when the database is closed."""
+        group = GroupCommit(write, most)
+        self._groups.append(group)
+        return group
+
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
         """Errors that say what the database said, and nothing of what was asked."""
         try:
             yield
         except (SQLAlchemyError, OSError) as error:
-            raise StoreUnavailable(f"the database: {_said(error)}") from error
+            raise _told(error) from error
 
     def _why_unusable(self, error: Exception) -> str:
         place = self._engine.url.render_as_string(hide_password=True)
@@ -111,7 +119,7 @@ class Database:
         return f"cannot use the database {place} ({reason}); see the setting store.url"
 
     async def _migrate(self) -> None:
-        if self._engine.dialect.name == "sqlite":
+        if self.dialect == "sqlite":
             await self._switch_to_wal()
         async with self._engine.connect() as connection:
             if await connection.run_sync(is_current):
@@ -133,10 +141,12 @@ class Database:
                 await asyncio.sleep(0.02)
 
 
-def _said(error: SQLAlchemyError | OSError) -> str:
+def _told(error: SQLAlchemyError | OSError) -> StoreUnavailable:
     """What is wrong, without what was to be written: errors about values have these in them."""
-    about_values = isinstance(error, DBAPIError) and not isinstance(error, OperationalError | ProgrammingError)
-    return type(error).__name__ if about_values else str(getattr(error, "orig", None) or error)
+    if isinstance(error, DBAPIError) and not isinstance(error, OperationalError | ProgrammingError):
+        kind = StoreUnavailable if error.connection_invalidated else WriteRefused
+        return kind(f"the database: {type(error).__name__}")
+    return StoreUnavailable(f"the database: {getattr(error, 'orig', None) or error}")
 
 
 async def _wait_for_turn(connection: AsyncConnection) -> None:
