@@ -10,6 +10,7 @@ from config.settings import Audio
 from config.settings import Responder as ResponderSettings
 from pipeline import Pipeline, RiachoError
 from stages import Limits, build_pipeline
+from stages.audio.media import MediaStore
 from stages.audio.model import SpeechModel
 from stages.audio.remembered import RememberingTranscriber
 from stages.audio.sources import AudioSources, GraphApi, ObjectStore
@@ -54,6 +55,7 @@ class Adapters:
         kept = TranscriptStore(self.database, audio.keep_transcripts)
         self.transcriber = RememberingTranscriber(transcriber(audio, speech_model(audio)), kept)
         self.conversations = ConversationStore(self.database)
+        self.media = MediaStore(self.database)
         self.responder = _responder(settings.responder)
         self.synthesizer = self._synthesizer() if settings.speech.engine != "off" else None
         self.notifications = Notifications(
@@ -74,7 +76,9 @@ class Adapters:
     def pipeline(self) -> Pipeline:
         """The stages on these adapters."""
         settings = self._settings
-        ports = Ports(self.source, self.transcriber, self.conversations, self.responder, self.synthesizer)
+        ports = Ports(
+            self.source, self.transcriber, self.conversations, self.responder, self.synthesizer, self.media
+        )
         responder = settings.responder
         asking = 0.0 if responder.kind == "rules" else longest(responder.timeout, responder.attempts)
         limits = Limits(
