@@ -17,6 +17,7 @@ from sqlalchemy import (
     exists,
     false,
     select,
+    update,
 )
 
 from pipeline import Permanent
@@ -55,8 +56,17 @@ conversations = Table(
 Index("conversations_by_time", conversations.c.last_ms)
 
 
+class HeldConversation(msgspec.Struct, frozen=True):
+    """A chat that nothing is deleted of, and when its first and last messages came, in ms."""
+
+    tenant: str
+    chat: str
+    started_ms: int
+    last_ms: int
+
+
 class ConversationStore:
-    """The Conversations port, on a database that has the table `messages`."""
+    """The Conversations port, on a database; and holds, for legal reasons, on what may be deleted."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -108,6 +118,17 @@ class ConversationStore:
         columns = messages.c.sent_ms, messages.c.received_ms, messages.c.id
         latest = await self._read(told.order_by(*(column.desc() for column in columns)).limit(limit))
         return latest[::-1]
+
+    async def hold(self, tenant: str, chat: str, held: bool) -> bool:
+        """Keep a conversation from being deleted, or no longer; whether there is such a conversation."""
+        here = conversations.c.tenant == tenant, conversations.c.chat == chat
+        return await self._database.write(update(conversations).where(*here).values(held=held)) > 0
+
+    async def held(self) -> list[HeldConversation]:
+        """The conversations that are held, by tenant and chat."""
+        columns = [conversations.c[name] for name in HeldConversation.__struct_fields__]
+        query = select(*columns).where(conversations.c.held).order_by(*columns[:2])
+        return [HeldConversation(**row) for row in await self._database.read(query)]
 
     async def _read(self, query: Any) -> list[Message]:
         return [Message(**row) for row in await self._database.read(query)]

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import pkgutil
 import signal
+import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncIterator
@@ -163,3 +164,9 @@ def test_a_wheel_has_the_migrations_in_it() -> None:
     steps = (MIGRATIONS / "versions").relative_to(ROOT)
     assert ".".join(steps.parts) in project["tool"]["setuptools"]["packages"]
     assert len(list((ROOT / steps).glob("*.py"))) == len(REVISIONS)
+
+
+def test_a_command_starts_without_what_only_migrations_need() -> None:
+    look = "import sys, api.__main__; print([name for name in sys.modules if name.startswith('alembic')])"
+    ran = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
