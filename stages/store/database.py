@@ -24,6 +24,8 @@ INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.ins
 metadata = MetaData()  # of all tables
 
 TABLES_LOCK = 0x52696163  # "Riac": our number among PostgreSQL's advisory locks
+BUSY = 10_000  # ms that a writer of SQLite waits for its turn
+MIGRATED_WITHIN = 600_000  # ms: a million messages take a few seconds
 
 
 def sqlite_file(path: Path) -> URL:
@@ -150,16 +152,17 @@ def _told(error: SQLAlchemyError | OSError) -> StoreUnavailable:
 
 
 async def _wait_for_turn(connection: AsyncConnection) -> None:
-    """Until this transaction ends nobody else migrates."""
+    """Until this transaction ends nobody else migrates. Whoever does before us may take its time."""
     if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_advisory_xact_lock(TABLES_LOCK)))
-    else:
-        await connection.execute(text("BEGIN IMMEDIATE"))
+        return
+    for statement in (f"PRAGMA busy_timeout={MIGRATED_WITHIN}", "BEGIN IMMEDIATE", f"PRAGMA busy_timeout={BUSY}"):
+        await connection.execute(text(statement))
 
 
 def _let_processes_share(connection: Any, _: object) -> None:
     """A writer waits for its turn instead of failing; what WAL keeps safe needs no fsync for each commit."""
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=10000", "synchronous=NORMAL"):
+    for pragma in (f"busy_timeout={BUSY}", "synchronous=NORMAL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

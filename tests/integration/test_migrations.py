@@ -130,6 +130,25 @@ async def test_who_opens_a_database_that_is_up_to_date_waits_for_no_writer(url: 
             pass
 
 
+async def test_who_opens_a_file_that_takes_long_to_migrate_waits_longer_than_a_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/riacho.db"
+    engine = create_async_engine(url)
+    monkeypatch.setattr("stages.store.database.BUSY", 1)
+    async with engine.connect() as migrating:
+        await migrating.execute(text("PRAGMA journal_mode=WAL"))
+        await migrating.execute(text("BEGIN IMMEDIATE"))
+        database = Database(url)
+        opening = asyncio.create_task(database.__aenter__())
+        await asyncio.wait({opening}, timeout=0.2)
+        assert not opening.done()
+        await migrating.rollback()
+    await opening
+    await database.aclose()
+    await engine.dispose()
+
+
 async def test_several_databases_are_migrated_at_the_same_time(tmp_path: Path) -> None:
     urls = [f"sqlite+aiosqlite:///{tmp_path}/{n}.db" for n in range(4)]
     async with AsyncExitStack() as stack:
