@@ -10,17 +10,16 @@ from config.settings import Audio
 from config.settings import Responder as ResponderSettings
 from pipeline import Pipeline, RiachoError
 from stages import Limits, build_pipeline
+from stages.audio.media import MediaStore
 from stages.audio.model import SpeechModel
 from stages.audio.remembered import RememberingTranscriber
 from stages.audio.sources import AudioSources, GraphApi, ObjectStore
-from stages.audio.transcripts import TranscriptStore, transcripts
+from stages.audio.transcripts import TranscriptStore
 from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.language_model import LanguageModel, longest
 from stages.conversation.rules import RuleResponder
-from stages.conversation.store import ConversationStore, messages
-from stages.notification.alerts import alerts
+from stages.conversation.store import ConversationStore
 from stages.notification.cloud_api import Sender
-from stages.notification.log import notifications, senders
 from stages.ports import Ports
 from stages.speech.cache import CachedSynthesizer
 from stages.speech.program import SpeechProgram
@@ -52,13 +51,11 @@ class Adapters:
             byte_limit=audio.byte_limit,
         )
         self._folder = settings.data.folder.resolve()
-        self.database = Database(
-            settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"),
-            [messages, transcripts, notifications, senders, alerts],
-        )
+        self.database = Database(settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"))
         kept = TranscriptStore(self.database, audio.keep_transcripts)
         self.transcriber = RememberingTranscriber(transcriber(audio, speech_model(audio)), kept)
         self.conversations = ConversationStore(self.database)
+        self.media = MediaStore(self.database)
         self.responder = _responder(settings.responder)
         self.synthesizer = self._synthesizer() if settings.speech.engine != "off" else None
         self.notifications = Notifications(
@@ -79,7 +76,9 @@ class Adapters:
     def pipeline(self) -> Pipeline:
         """The stages on these adapters."""
         settings = self._settings
-        ports = Ports(self.source, self.transcriber, self.conversations, self.responder, self.synthesizer)
+        ports = Ports(
+            self.source, self.transcriber, self.conversations, self.responder, self.synthesizer, self.media
+        )
         responder = settings.responder
         asking = 0.0 if responder.kind == "rules" else longest(responder.timeout, responder.attempts)
         limits = Limits(

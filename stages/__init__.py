@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from pipeline import Pipeline, RetryPolicy, Stage
-from pipeline.stage import Batch
+from pipeline.stage import Batch, Handler
+from stages.audio.referenced import Referenced
 from stages.audio.transcribe import TranscribeHandler
 from stages.conversation.announce import Announced
 from stages.conversation.process import ConversationHandler
@@ -66,9 +67,7 @@ def _audio(ports: Ports, limits: Limits) -> list[Stage]:
             queue="audio",
             name="transcribe",
             payload=Transcribe,
-            handler=Announced(
-                TranscribeHandler(ports.source, ports.transcriber, limits.vocabulary), ports.conversations
-            ),
+            handler=Announced(_transcribing(ports, limits), ports.conversations),
             prepare=ports.transcriber.prepare,
             concurrency=limits.transcribe,
             tenant_limit=limits.of_tenant(limits.transcribe_batch),
@@ -93,6 +92,11 @@ def _audio(ports: Ports, limits: Limits) -> list[Stage]:
             keep_results=KEEP_RESULTS,
         ),
     ]
+
+
+def _transcribing(ports: Ports, limits: Limits) -> Handler:
+    handler = TranscribeHandler(ports.source, ports.transcriber, limits.vocabulary)
+    return Referenced(handler, ports.media) if ports.media else handler
 
 
 def _sending(notifying: Notifying, limits: Limits) -> list[Stage]:

@@ -99,9 +99,32 @@ class Transcripts(Protocol):
         """Keep a transcript for whoever sends the same note again."""
 
 
+class MediaReference(msgspec.Struct, frozen=True, kw_only=True):
+    """A voice note that was transcribed: by which job, where it lies, whose message it was (`chat` and `message`
+    are empty where it was none), how long it is (seconds), for how long the model had it (ms), and when."""
+
+    job: str
+    tenant: str
+    chat: str
+    message: str
+    source: str
+    language: str
+    seconds: float
+    heard: int
+    at_ms: int
+
+
+class MediaLog(Protocol):
+    async def record(self, reference: MediaReference) -> None:
+        """Keep a reference; the first one of a job stays as it is."""
+
+
 class Conversations(Protocol):
     async def record(self, messages: Sequence[Message]) -> None:
-        """Keep messages; of one already kept under its id only an empty text is filled in."""
+        """Keep messages; of one already kept under its id only an empty text is filled in.
+
+        Raises Permanent where a tenant, chat or id has a NUL in it.
+        """
 
     async def dismiss(self, message: Message) -> None:
         """Forget a voice note that there will be no text of; one that has a text stays."""
@@ -165,3 +188,4 @@ class Ports(msgspec.Struct, frozen=True):
     conversations: Conversations
     responder: Responder
     synthesizer: Synthesizer | None = None  # None: replies are not spoken
+    media: MediaLog | None = None  # None: nothing is kept of voice notes but their words

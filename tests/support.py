@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from pipeline import Broker, Context, Job, JobId, Pipeline, RetryPolicy, Stage, Worker
 from pipeline.stage import Handler
 from pipeline.views import JobView, StageStatus
-from stages.conversation.store import ConversationStore, messages
+from stages.conversation.store import ConversationStore
 from stages.store import Database
 
 DEADLINE = 20.0
@@ -148,7 +148,7 @@ async def working(connect: Connect, pipeline: Pipeline, **options: Any) -> Async
 @asynccontextmanager
 async def conversations(url: str | URL) -> AsyncIterator[ConversationStore]:
     """The conversations of a database."""
-    async with Database(url, [messages]) as database:
+    async with Database(url) as database:
         yield ConversationStore(database)
 
 

@@ -1,8 +1,10 @@
 """Media references: the voice notes that were transcribed, in a database."""
 
+import msgspec
 from sqlalchemy import BigInteger, Column, Float, Index, String, Table, Text
 
-from stages.store import metadata
+from stages.ports import MediaReference
+from stages.store import Database, metadata
 
 media = Table(
     "media",
@@ -19,3 +21,20 @@ media = Table(
 )
 Index("media_by_chat", media.c.tenant, media.c.chat)
 Index("media_by_time", media.c.at_ms)
+
+
+class MediaStore:
+    """The MediaLog port, on a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(self, reference: MediaReference) -> None:
+        """See the port."""
+        row = {name: _kept(value) for name, value in msgspec.structs.asdict(reference).items()}
+        await self._database.write(self._database.insert(media).on_conflict_do_nothing(), row)
+
+
+def _kept(value: str | float) -> str | float:
+    """PostgreSQL takes no NUL in a text."""
+    return value.replace("\0", "") if isinstance(value, str) else value

@@ -1,19 +1,22 @@
 """A database: SQLite beside the process, or PostgreSQL; the same statements on both."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Executable, MetaData, RowMapping, Table, event, func, inspect, select, text
+from sqlalchemy import URL, Executable, MetaData, RowMapping, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from pipeline import RiachoError
+from stages.store.errors import StoreUnavailable, WriteRefused
+from stages.store.group import GroupCommit
+from stages.store.migrate import UnknownRevision, is_current, migrate
+
+T = TypeVar("T")
 
 # The dialects' own INSERT knows ON CONFLICT, the general one does not.
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -21,10 +24,8 @@ INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.ins
 metadata = MetaData()  # of all tables
 
 TABLES_LOCK = 0x52696163  # "Riac": our number among PostgreSQL's advisory locks
-
-
-class StoreUnavailable(RiachoError):
-    """The database cannot be reached or written."""
+BUSY = 10_000  # ms that a writer of SQLite waits for its turn
+MIGRATED_WITHIN = 600_000  # ms: a million messages take a few seconds
 
 
 def sqlite_file(path: Path) -> URL:
@@ -33,27 +34,24 @@ def sqlite_file(path: Path) -> URL:
 
 
 class Database:
-    """An engine and the tables of the stores on it. A context manager: entering makes the tables where they are
-    missing, and their columns, or raises StoreUnavailable."""
+    """An engine. A context manager: entering makes the tables of all stores, of what an earlier version left where
+    there is something, or raises StoreUnavailable."""
 
-    def __init__(self, url: str | URL, tables: Sequence[Table]) -> None:
+    def __init__(self, url: str | URL) -> None:
         # What is written may be anybody's words, and errors end up in logs.
         self._engine = create_async_engine(url, hide_parameters=True)
-        self._tables = tables
-        self.insert = INSERTS[self._engine.dialect.name]
-        if self._engine.dialect.name == "sqlite":
+        self.dialect = self._engine.dialect.name
+        self.insert = INSERTS[self.dialect]
+        self._groups: list[GroupCommit[Any]] = []
+        if self.dialect == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _let_processes_share)
 
     async def __aenter__(self) -> Self:
         try:
-            await self._make_tables()
-        except (SQLAlchemyError, OSError) as error:
+            await self._migrate()
+        except (SQLAlchemyError, OSError, UnknownRevision) as error:
             await self._engine.dispose()
-            place = self._engine.url.render_as_string(hide_password=True)
-            reason = getattr(error, "orig", None) or error
-            raise StoreUnavailable(
-                f"cannot use the database {place} ({reason}); see the setting store.url"
-            ) from error
+            raise StoreUnavailable(self._why_unusable(error)) from error
         return self
 
     async def __aexit__(
@@ -63,6 +61,7 @@ class Database:
 
     async def aclose(self) -> None:
         """Close all connections; for who reads without entering, and takes the tables as they are."""
+        await asyncio.gather(*(group.settled() for group in self._groups))
         await self._engine.dispose()
 
     async def read(self, query: Executable) -> Sequence[RowMapping]:
@@ -87,23 +86,49 @@ class Database:
             return (await connection.execute(query)).mappings().all()
 
     @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A connection in a transaction that may write: committed at the end, rolled back after an error.
+
+        On SQLite it is the only one that may, from its start; so keep it short. One that begins with reading could
+        not go on to write once somebody else has written."""
+        async with self._connected(), self._engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                await connection.execute(text("BEGIN IMMEDIATE"))
+            yield connection
+
+    def grouped(self, write: Callable[[Sequence[T]], Awaitable[None]], most: int) -> GroupCommit[T]:
+        """A writer for many callers at the same time; its last write is awaited when the database is closed."""
+        group = GroupCommit(write, most)
+        self._groups.append(group)
+        return group
+
+    @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
         """Errors that say what the database said, and nothing of what was asked."""
         try:
             yield
         except (SQLAlchemyError, OSError) as error:
-            raise StoreUnavailable(f"the database: {_said(error)}") from error
+            raise _told(error) from error
 
-    async def _make_tables(self) -> None:
-        if self._engine.dialect.name == "sqlite":
+    def _why_unusable(self, error: Exception) -> str:
+        place = self._engine.url.render_as_string(hide_password=True)
+        if isinstance(error, UnknownRevision):
+            return (
+                f"the database {place} is of a later version of Riacho ({error}); start that version, or have the "
+                "setting store.url name another database"
+            )
+        reason = getattr(error, "orig", None) or error
+        return f"cannot use the database {place} ({reason}); see the setting store.url"
+
+    async def _migrate(self) -> None:
+        if self.dialect == "sqlite":
             await self._switch_to_wal()
+        async with self._engine.connect() as connection:
+            if await connection.run_sync(is_current):
+                return
         async with self._engine.begin() as connection:
             await _wait_for_turn(connection)
-            for table in self._tables:
-                await connection.execute(CreateTable(table, if_not_exists=True))
-                await _add_missing_columns(connection, table)
-                for index in table.indexes:
-                    await connection.execute(CreateIndex(index, if_not_exists=True))
+            await connection.run_sync(migrate)
 
     async def _switch_to_wal(self) -> None:
         """Readers beside one writer; kept in the file. While another switches it too, SQLite refuses at once."""
@@ -118,33 +143,26 @@ class Database:
                 await asyncio.sleep(0.02)
 
 
-def _said(error: SQLAlchemyError | OSError) -> str:
+def _told(error: SQLAlchemyError | OSError) -> StoreUnavailable:
     """What is wrong, without what was to be written: errors about values have these in them."""
-    about_values = isinstance(error, DBAPIError) and not isinstance(error, OperationalError | ProgrammingError)
-    return type(error).__name__ if about_values else str(getattr(error, "orig", None) or error)
+    if isinstance(error, DBAPIError) and not isinstance(error, OperationalError | ProgrammingError):
+        kind = StoreUnavailable if error.connection_invalidated else WriteRefused
+        return kind(f"the database: {type(error).__name__}")
+    return StoreUnavailable(f"the database: {getattr(error, 'orig', None) or error}")
 
 
 async def _wait_for_turn(connection: AsyncConnection) -> None:
-    """Until this transaction ends nobody else makes tables: CREATE … IF NOT EXISTS alone fails when two do."""
+    """Until this transaction ends nobody else migrates. Whoever does before us may take its time."""
     if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_advisory_xact_lock(TABLES_LOCK)))
-    else:
-        await connection.execute(text("BEGIN IMMEDIATE"))
-
-
-async def _add_missing_columns(connection: AsyncConnection, table: Table) -> None:
-    """Those an earlier version did not know; each has a server_default, for the rows that were kept by then."""
-    there = await connection.run_sync(lambda sync: inspect(sync).get_columns(table.name))
-    known = {column["name"] for column in there}
-    for column in table.columns:
-        if column.name not in known:
-            definition = CreateColumn(column).compile(dialect=connection.dialect)
-            await connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+        return
+    for statement in (f"PRAGMA busy_timeout={MIGRATED_WITHIN}", "BEGIN IMMEDIATE", f"PRAGMA busy_timeout={BUSY}"):
+        await connection.execute(text(statement))
 
 
 def _let_processes_share(connection: Any, _: object) -> None:
     """A writer waits for its turn instead of failing; what WAL keeps safe needs no fsync for each commit."""
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=10000", "synchronous=NORMAL"):
+    for pragma in (f"busy_timeout={BUSY}", "synchronous=NORMAL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

@@ -99,7 +99,7 @@ async def test_ten_thousand_go_out_once_each_though_a_worker_is_killed(
         report = await told(graph_url)
         for process in (other, api):
             assert await asyncio.to_thread(stop, process) == 0
-    async with Database(sqlite_file(tmp_path / "riacho.db"), [notifications]) as database:
+    async with Database(sqlite_file(tmp_path / "riacho.db")) as database:
         assert await states(database) == {"accepted": COUNT}
     report.assert_clean()
     assert set(report.sends().values()) == {1}

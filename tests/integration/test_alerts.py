@@ -116,7 +116,7 @@ def failure(n: int) -> Alert:
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url, [alerts]) as made:
+    async with Database(url) as made:
         yield made
 
 
@@ -282,7 +282,7 @@ async def test_whatever_a_text_is_made_of_it_is_kept_and_told(desk: Desk, admini
 
 async def test_processes_count_on_one_database(url: str, administrator: Administrator) -> None:
     """Each with connections of its own."""
-    async with Database(url, [alerts]) as one, Database(url, [alerts]) as two:
+    async with Database(url) as one, Database(url) as two:
         desks = [Desk(each, administrator) for each in (one, two)]
         await asyncio.gather(*(desk.run(2 * n + at) for n in range(50) for at, desk in enumerate(desks)))
         assert sum(len(desk.due) for desk in desks) == 1
@@ -305,7 +305,7 @@ def test_whatever_the_order_all_failures_are_told_once_in_an_alert_a_window_and_
     async def run() -> None:
         administrator, ids = Administrator(), itertools.count()
         with tempfile.TemporaryDirectory() as folder:
-            async with Database(sqlite_file(Path(folder) / "riacho.db"), [alerts]) as database:
+            async with Database(sqlite_file(Path(folder) / "riacho.db")) as database:
                 desk = Desk(database, administrator)
                 for size, pause in bursts:
                     await desk.wait(pause)

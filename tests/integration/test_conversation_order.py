@@ -24,7 +24,7 @@ from stages import Limits, build_pipeline
 from stages.conversation import process
 from stages.conversation.announce import Announced
 from stages.conversation.process import ConversationHandler
-from stages.conversation.store import ConversationStore, messages
+from stages.conversation.store import ConversationStore
 from stages.jobs import Incoming, ProcessConversation, SendClient, Transcribe
 from stages.ports import REPLY, Message, Ports
 from stages.store import Database, sqlite_file
@@ -321,7 +321,7 @@ def test_whatever_the_order_of_arrival_known_messages_are_answered_in_the_order_
     async def run() -> list[tuple[str, str]]:
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
             patch.setattr(process, "SHORTEST_PAUSE", 0.01)
-            async with Database(sqlite_file(Path(folder) / "riacho.db"), [messages]) as database:
+            async with Database(sqlite_file(Path(folder) / "riacho.db")) as database:
                 store = Watched(database)
                 chats = Chats(store)
                 async with worked(connector, chats):

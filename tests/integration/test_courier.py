@@ -24,7 +24,7 @@ from stages.notification.errors import (
     SenderPaused,
 )
 from stages.notification.fallback import FallbackHandler
-from stages.notification.log import RANKS, Notification, NotificationLog, notifications, senders
+from stages.notification.log import RANKS, Notification, NotificationLog
 from stages.notification.logged import LoggedFallback
 from stages.notification.receipts import ReceiptHandler
 from stages.notification.rescue import Rescue
@@ -114,7 +114,7 @@ def receipt(status: Any = "delivered", *, message_id: str = "wamid.1", at_ms: in
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url, [notifications, senders]) as database:
+    async with Database(url) as database:
         yield database
 
 
@@ -444,7 +444,7 @@ def test_receipts_in_any_order_and_twice_come_to_the_furthest(
 ) -> None:
     async def told() -> Notification:
         folder = tmp_path_factory.mktemp("log")
-        async with Database(sqlite_file(folder / "riacho.db"), [notifications, senders]) as database:
+        async with Database(sqlite_file(folder / "riacho.db")) as database:
             desk = Desk(database)
             await desk.deliver()
             statuses = [receipt(status, at_ms=RANKS[status]) for status in order]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.notification.log import Held, NotificationLog, notifications, senders
+from stages.notification.log import Held, NotificationLog
 from stages.store import Database, sqlite_file
 from tests.commands import Command, call
 
@@ -26,7 +26,7 @@ def in_log(tmp_path: Path, tenant: str = "") -> list[Held]:
     """Stop a tenant's number, if one is named; the numbers that are stopped."""
 
     async def ask() -> list[Held]:
-        async with Database(sqlite_file(tmp_path / "riacho.db"), [notifications, senders]) as database:
+        async with Database(sqlite_file(tmp_path / "riacho.db")) as database:
             log = NotificationLog(database)
             if tenant:
                 await log.pause(tenant, 131042, "WhatsApp's error 131042: payment", SINCE, SINCE + 900_000)

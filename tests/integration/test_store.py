@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from stages.conversation.store import ConversationStore, messages
@@ -175,7 +175,7 @@ async def test_two_processes_open_and_write_at_the_same_time(url: str) -> None:
 
 
 async def open_together(url: str) -> None:
-    databases = [Database(url, [messages]) for _ in range(8)]
+    databases = [Database(url) for _ in range(8)]
     results = await asyncio.gather(*(database.__aenter__() for database in databases), return_exceptions=True)
     await asyncio.gather(*(database.__aexit__(None, None, None) for database in databases))
     assert [result for result in results if isinstance(result, BaseException)] == []
@@ -202,7 +202,7 @@ async def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> None:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/missing/riacho.db", [messages])
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/missing/riacho.db")
     with pytest.raises(StoreUnavailable, match=r"cannot use the database .*missing/riacho.db \(unable to open"):
         await database.__aenter__()
     for thread in threading.enumerate():  # aiosqlite does not wait for the thread of what it could not open
@@ -211,9 +211,40 @@ async def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) ->
 
 
 async def test_an_error_about_a_value_does_not_show_it(url: str) -> None:
-    async with Database(url, [messages]) as database:
+    async with Database(url) as database:
         row = {"tenant": "shop", "chat": "c", "id": "i", "direction": "in", "voice": False}
         late: dict[str, Any] = row | {"text": ["the customer's words"], "sent_ms": 1, "received_ms": 1}
         with pytest.raises(StoreUnavailable) as raised:
             await database.write(database.insert(messages), late)
     assert "the customer's words" not in str(raised.value)
+
+
+async def count_up(database: Database) -> None:
+    async with database.transaction() as connection:
+        found = await connection.execute(select(messages.c.sent_ms).with_for_update())
+        await connection.execute(messages.update().values(sent_ms=found.scalar_one() + 1))
+
+
+async def test_transactions_that_read_before_they_write_take_turns(url: str) -> None:
+    async with conversations(url) as store, Database(url) as one, Database(url) as two:
+        await store.record([said("1", 0)])
+        await asyncio.gather(*(count_up(database) for database in (one, two) * 20))
+        assert await store.find("shop", "chat", "1") == said("1", 40)
+
+
+async def clear_and_fail(database: Database, error: BaseException | None = None) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(messages.delete())
+        if error:
+            raise error
+        await connection.execute(text("DELETE FROM missing"))
+
+
+async def test_a_transaction_that_fails_changes_nothing_and_says_what_a_write_says(url: str) -> None:
+    async with conversations(url) as store, Database(url) as database:
+        await store.record([said("1")])
+        with pytest.raises(StoreUnavailable, match=r"^the database: .*missing"):
+            await clear_and_fail(database)
+        with pytest.raises(ZeroDivisionError):
+            await clear_and_fail(database, ZeroDivisionError())
+        assert await store.find("shop", "chat", "1") == said("1")

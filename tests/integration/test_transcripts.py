@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from stages.audio.remembered import RememberingTranscriber
-from stages.audio.transcripts import TranscriptStore, transcripts
+from stages.audio.transcripts import TranscriptStore
 from stages.ports import Report, Segment, Transcript, Word
 from stages.store import Database, sqlite_file
 from tests.support import reached
@@ -50,7 +50,7 @@ class Counting:
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with Database(sqlite_file(tmp_path / "riacho.db"), [transcripts]) as database:
+    async with Database(sqlite_file(tmp_path / "riacho.db")) as database:
         yield database
 
 
@@ -169,7 +169,7 @@ async def test_everybody_is_told_how_far_it_is_and_who_cannot_be_told_harms_nobo
 
 
 async def test_a_database_that_is_gone_costs_no_transcript(counting: Counting, tmp_path: Path) -> None:
-    never_opened = Database(sqlite_file(tmp_path / "no" / "such" / "folder.db"), [transcripts])
+    never_opened = Database(sqlite_file(tmp_path / "no" / "such" / "folder.db"))
     assert await hear(RememberingTranscriber(counting, TranscriptStore(never_opened, 60)), b"note") == HEARD
 
 

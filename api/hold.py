@@ -1,0 +1,66 @@
+"""`riacho hold add`, `remove`, `list`: conversations that are kept for legal reasons, however old they are."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+import typer
+import uvloop
+
+from api.adapters import Adapters
+from api.console import AsJson, read_settings
+from pipeline.errors import BadInput
+from stages.conversation.store import ConversationStore
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Conversations that are never deleted (whole tenants: the setting cleanup.held).", no_args_is_help=True
+)
+
+
+@app.command()
+def add(tenant: str, chat: str) -> None:
+    """Keep a conversation and all that belongs to it until the hold is removed."""
+    _hold(tenant, chat, held=True)
+    typer.echo(f"{tenant} {chat}: held")
+
+
+@app.command()
+def remove(tenant: str, chat: str) -> None:
+    """Have a conversation deleted again when it is old enough."""
+    _hold(tenant, chat, held=False)
+    typer.echo(f"{tenant} {chat}: no longer held")
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Show the conversations that are held."""
+    held = _ask(lambda store: store.held())
+    if as_json:
+        typer.echo(msgspec.json.encode(held))
+        return
+    for each in held:
+        typer.echo(f"{each.tenant} {each.chat}: from {_time(each.started_ms)} to {_time(each.last_ms)}")
+    if not held:
+        typer.echo("no conversation is held")
+
+
+def _hold(tenant: str, chat: str, *, held: bool) -> None:
+    if not _ask(lambda store: store.hold(tenant, chat, held)):
+        raise BadInput(f"tenant '{tenant[:80]}' has no conversation '{chat[:80]}'")
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _ask(question: Callable[[ConversationStore], Awaitable[T]]) -> T:
+    adapters = Adapters(read_settings())
+
+    async def put() -> T:
+        async with adapters.database:
+            return await question(adapters.conversations)
+
+    return uvloop.run(put())
