@@ -80,6 +80,7 @@ async def test_a_replica_says_so_and_whether_its_primary_is_there(tmp_path: Path
     first, second = OwnServer(tmp_path / "a"), OwnServer(tmp_path / "b")
     await first.start()
     await second.start()
+    await first.ask("CONFIG", "SET", "repl-diskless-sync-delay", 0)
     await second.ask("REPLICAOF", "127.0.0.1", await first.listen())
     async with Broker(first.url, PIPELINE) as primary, Broker(second.url, PIPELINE) as replica:
 
@@ -246,7 +247,7 @@ async def test_the_buried_are_counted_by_tenant(connector: Connector, redis: Red
     async def refuse(*_: object) -> None:
         raise Permanent("no")
 
-    pipeline = Pipeline([stage("one", refuse), stage("two", refuse)])
+    pipeline = Pipeline([stage("one", refuse, concurrency=5), stage("two", refuse, concurrency=5)])
     connect = connector(pipeline, partitions=2)
     async with connect() as broker, working(connect, pipeline):
         await broker.ensure_groups()
