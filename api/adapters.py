@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from urllib.parse import urlsplit
 
+from api.checking import Checks
 from api.notifying import Notifications, sender_of
 from config import Settings
 from config.settings import Audio
@@ -18,6 +19,7 @@ from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.language_model import LanguageModel, longest
 from stages.conversation.rules import RuleResponder
 from stages.conversation.store import ConversationStore, messages
+from stages.health.states import health
 from stages.notification.alerts import alerts
 from stages.notification.cloud_api import Sender
 from stages.notification.log import notifications, senders
@@ -26,6 +28,7 @@ from stages.speech.cache import CachedSynthesizer
 from stages.speech.program import SpeechProgram
 from stages.store import Database, sqlite_file
 
+TABLES = [messages, transcripts, notifications, senders, alerts, health]
 TIMEOUT = 30.0  # seconds a job of a stage may take that does not wait for a model
 
 
@@ -54,7 +57,7 @@ class Adapters:
         self._folder = settings.data.folder.resolve()
         self.database = Database(
             settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"),
-            [messages, transcripts, notifications, senders, alerts],
+            TABLES,
         )
         kept = TranscriptStore(self.database, audio.keep_transcripts)
         self.transcriber = RememberingTranscriber(transcriber(audio, speech_model(audio)), kept)
@@ -67,6 +70,7 @@ class Adapters:
             self._folder / "outbox.jsonl",
             self.synthesizer.read if self.synthesizer else None,
         )
+        self.checks = Checks(settings, self.database, TABLES, self.notifications.parts, self._folder)
 
     def _synthesizer(self) -> CachedSynthesizer:
         speech = self._settings.speech
@@ -95,7 +99,7 @@ class Adapters:
             notification_timeout=_longest_notification(settings),
             tenant_rounds=settings.tenants.rounds,
         )
-        return build_pipeline(ports, limits, self.notifications.parts)
+        return build_pipeline(ports, limits, self.notifications.parts, self.checks.parts)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -111,6 +115,7 @@ class Adapters:
             responder,
             self.synthesizer or nullcontext(),
             self.notifications.opened(),
+            self.checks.opened(self.pipeline),
         ):
             yield
 

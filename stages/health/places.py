@@ -97,9 +97,8 @@ class FolderCheck(msgspec.Struct, frozen=True):
         place = _existing(self.folder)
         if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
             return [Finding(self.name, "ok", f"{self.folder} can be written to")]
-        return [
-            Finding(self.name, "failed", f"{self.folder} cannot be written to", "see the setting speech.cache")
-        ]
+        detail = f"{self.folder} cannot be written to"
+        return [Finding(self.name, "failed", detail, "see the setting speech.cache")]
 
 
 class BucketCheck(msgspec.Struct, frozen=True):
@@ -124,11 +123,7 @@ class BucketCheck(msgspec.Struct, frozen=True):
             return Finding(self.name, "failed", f"there is no {where}", "make the bucket, or name another")
         except (PermissionDeniedError, UnauthenticatedError):
             return Finding(self.name, "failed", f"{where} may not be listed with these credentials", remedy)
-        except (
-            BaseError,
-            ValueError,
-            OSError,
-        ):  # their texts have the server's answer in them, and what was signed
+        except (BaseError, ValueError, OSError):  # their texts have what was signed in them
             return Finding(self.name, "failed", f"{where} cannot be reached", remedy)
         return Finding(self.name, "ok", f"{where} can be listed")
 

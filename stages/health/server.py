@@ -15,7 +15,7 @@ MIB = 2**20
 
 
 class ServerCheck(msgspec.Struct, frozen=True):
-    """`latency` in seconds and `memory` as a share are where warnings begin; `remedy` is for a server that is away."""
+    """Warnings begin at `latency` in seconds, and `memory` as a share; `remedy` is for a server that is away."""
 
     broker: Callable[[], Broker]
     latency: float

@@ -6,7 +6,7 @@ import msgspec
 
 from pipeline import Broker
 from pipeline.views import StageAges, StageStatus
-from stages.health.finding import Finding
+from stages.health.finding import Finding, State
 from stages.notification.log import NotificationLog
 from stages.store import StoreUnavailable
 
@@ -29,19 +29,17 @@ class WorkCheck(msgspec.Struct, frozen=True):
 
     def _judged(self, status: StageStatus, ages: StageAges, workers: int) -> Finding:
         name, waiting, active = f"work.{status.stage}", ages.waiting or 0.0, ages.active or 0.0
-        detail = (
-            f"{status.waiting} waiting, the oldest for {waiting:.0f} s; {status.active} active, for {active:.0f} s"
-        )
+        longest = f"the oldest for {waiting:.0f} s; {status.active} active, for {active:.0f} s"
+        detail = f"{status.waiting} waiting, {longest}"
         if active > self.active:
             remedy = "see its worker's log; 'riacho cancel' has a job stopped"
             return Finding(name, "warning", detail, remedy)
         if status.paused:
             return Finding(name, "ok", f"paused; {detail}", "'riacho resume' lets it go on" if waiting else "")
         if status.waiting and ages.waiting is not None and not workers:
-            state = "failed" if waiting > self.waiting else "warning"
-            return Finding(
-                name, state, f"no worker; {detail}", f"start one: riacho worker --stages {status.stage}"
-            )
+            state: State = "failed" if waiting > self.waiting else "warning"
+            remedy = f"start one: riacho worker --stages {status.stage}"
+            return Finding(name, state, f"no worker; {detail}", remedy)
         if waiting > self.waiting:
             return Finding(name, "warning", detail, "start more workers, or see what holds up those there are")
         return Finding(name, "ok", detail)

@@ -127,9 +127,9 @@ class CloudApi:
         """Whose call it is, and for what. Raises MetaError."""
         _, version, *rest = request.path.split("/")
         acts: dict[str, _Act] = {"messages": self._message, "media": self._media}
-        if version in self.config.versions and request.method == "GET" and rest and rest[0] in self.config.numbers:
-            if len(rest) == 1:
-                return rest[0], self._number
+        known = version in self.config.versions and rest[:1] and rest[0] in self.config.numbers
+        if known and len(rest) == 1 and request.method == "GET":
+            return rest[0], self._number
         if version not in self.config.versions or len(rest) != 2 or rest[1] not in acts:
             raise MetaError(2500, violation="there is no such address")
         if rest[0] not in self.config.numbers or request.method != "POST":
