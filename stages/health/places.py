@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from sqlalchemy import Table, false, select
 
 from stages.audio.weights import look_for
@@ -119,11 +119,11 @@ class BucketCheck(msgspec.Struct, frozen=True):
             store = bucket_at(self.endpoint, bucket, prefix=prefix or None, retries=0, options=options)  # type: ignore[arg-type]
             async for _ in obstore.list(store, chunk_size=1):
                 break
-        except (NotFoundError, FileNotFoundError):
-            return Finding(self.name, "failed", f"there is no {where}", "make the bucket, or name another")
         except (PermissionDeniedError, UnauthenticatedError):
             return Finding(self.name, "failed", f"{where} may not be listed with these credentials", remedy)
-        except (BaseError, ValueError, OSError):  # their texts have what was signed in them
+        except (BaseError, ValueError, OSError) as error:  # their texts have what was signed in them
+            if "NoSuchBucket" in str(error):
+                return Finding(self.name, "failed", f"there is no {where}", "make the bucket, or name another")
             return Finding(self.name, "failed", f"{where} cannot be reached", remedy)
         return Finding(self.name, "ok", f"{where} can be listed")
 

@@ -9,6 +9,7 @@ import pytest
 
 from api.adapters import Adapters
 from config import load
+from stages.health.finding import Finding
 from tests.commands import Command, call
 
 pytestmark = pytest.mark.integration
@@ -41,13 +42,14 @@ def test_it_says_how_everything_is_and_makes_nothing(riacho: Command, tmp_path: 
 def test_with_a_database_it_looks_into_it_and_keeps_nothing(
     riacho: Command, env: dict[str, str], tmp_path: Path
 ) -> None:
-    async def make() -> int:
+    async def kept(at: int) -> int:
         async with (adapters := Adapters(load(environ=env))).database:
-            return len(await adapters.checks.parts.log.kept(0))
+            return len((await adapters.checks.parts.log.keep([Finding("a", "ok", "")], at)).findings)
 
-    with pytest.raises(TypeError):
-        asyncio.run(make())
+    assert asyncio.run(kept(1)) == 1
+    before = (tmp_path / "riacho.db").read_bytes()
     assert found(riacho("doctor", "--json").out)["store"][0] == "ok"
+    assert (tmp_path / "riacho.db").read_bytes() == before
 
 
 def test_without_redis_it_goes_on_with_the_rest(riacho: Command, env: dict[str, str]) -> None:
