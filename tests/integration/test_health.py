@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.integration
 PIPELINE = Pipeline([stage("one", unused)])
 
 
-async def one(check: Any) -> Finding:
+async def one(check: Callable[[], Awaitable[Sequence[Finding]]]) -> Finding:
     (finding,) = await check()
     return finding
 
