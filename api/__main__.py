@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api import dead, hold, jobs, processes, senders, steer
+from api import dead, doctor, hold, jobs, processes, senders, steer
 from api import demo as demonstration
 from api.console import AsJson, ask, read_settings, with_address
 from api.queues import QueueStatus, summed
@@ -37,6 +37,7 @@ app.add_typer(senders.app, name="senders")
 app.add_typer(hold.app, name="hold")
 app.add_typer(jobs.app)
 app.add_typer(steer.app)
+app.add_typer(doctor.app)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="8080")]

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from urllib.parse import urlsplit
 
+from api.checking import Checks
 from api.notifying import Notifications, sender_of
 from config import Settings
 from config.settings import Audio
@@ -64,6 +65,7 @@ class Adapters:
             self._folder / "outbox.jsonl",
             self.synthesizer.read if self.synthesizer else None,
         )
+        self.checks = Checks(settings, self.database, self.notifications.parts, self._folder)
 
     def _synthesizer(self) -> CachedSynthesizer:
         speech = self._settings.speech
@@ -94,7 +96,7 @@ class Adapters:
             notification_timeout=_longest_notification(settings),
             tenant_rounds=settings.tenants.rounds,
         )
-        return build_pipeline(ports, limits, self.notifications.parts)
+        return build_pipeline(ports, limits, self.notifications.parts, self.checks.parts)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -110,6 +112,7 @@ class Adapters:
             responder,
             self.synthesizer or nullcontext(),
             self.notifications.opened(),
+            self.checks.opened(self.pipeline),
         ):
             yield
 

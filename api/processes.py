@@ -38,7 +38,7 @@ UP = {
     "worker": [
         "worker",
         "--stages",
-        "process-conversation,send-vendor,send-client,fallback,alert,receipt",
+        "process-conversation,send-vendor,send-client,fallback,alert,receipt,health",
     ],
     "transcriber": ["worker", "--stages", "transcribe", "--nice", "10"],
 }

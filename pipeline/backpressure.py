@@ -27,5 +27,9 @@ class MemoryGuard:
         return self._refusal
 
     def _judge(self, info: dict[str, str]) -> Refusal | None:
-        most = int(info["maxmemory"]) or int(info["total_system_memory"])
-        return NO_MEMORY if int(info["used_memory"]) > self._share * most else None
+        return NO_MEMORY if int(info["used_memory"]) > self._share * most_memory(info) else None
+
+
+def most_memory(info: dict[str, str]) -> int:
+    """Bytes that a server may use, by its INFO."""
+    return int(info["maxmemory"]) or int(info["total_system_memory"])

@@ -69,6 +69,10 @@ class Keys:
         """STREAM: dead letters (`id`, `e` envelope, `record`)."""
         return self._key(partition, "dead", stage)
 
+    def held_longest(self, stage: str, partition: int) -> str:
+        """HASH with a TTL: by consumer, the entry it has held longest and since when."""
+        return self._key(partition, "longest", stage)
+
     def job(self, job: JobId) -> str:
         """What is remembered of a job."""
         return self.place(job.stage, job.partition).job + job.entry

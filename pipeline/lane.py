@@ -75,7 +75,9 @@ class Lane:
     def accept(self, deliveries: Iterable[Delivery], reserved: int) -> None:
         """Take in what came of a reservation, which is then over."""
         self._reserved -= reserved
+        now = time.monotonic()
         for delivery in deliveries:
+            delivery.taken = now
             held = self.held[delivery.partition]
             known = held.get(delivery.entry)
             # One that is held already lost its lease under our own hands, and is running here; unless its try is

@@ -80,6 +80,7 @@ class Delivery(msgspec.Struct, gc=False):
     `attempt` counts deliveries, this one included. `origin` is the id of a job that got one before it was in the
     stream; `since` is the consumer it was taken from, `late_ms` after it was due. `trace` is the traceparent of
     the try, once it ran; `parked` says that it ended in another try later, `unwanted` that somebody cancelled it.
+    `taken` is when this worker got it, on the monotonic clock; 0 where nobody noted that.
     """
 
     stage: str
@@ -93,6 +94,7 @@ class Delivery(msgspec.Struct, gc=False):
     trace: str = ""
     parked: bool = False
     unwanted: bool = False
+    taken: float = 0.0
 
     @property
     def id(self) -> JobId:

@@ -1,13 +1,17 @@
 """What is shown of jobs, stages and the server, made from what Redis answers."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
+from pipeline.backpressure import most_memory
 from pipeline.keys import RETRYING, rests
 from pipeline.message import JobId, Record, State, decode_record, unseal
 
 FINISHED: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
+# What INFO says "ok" of while the server can write to its disk.
+WRITES = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -65,6 +69,57 @@ class ServerInfo(NamedTuple):
 
     version: str
     warnings: list[str]
+
+
+class StageAges(NamedTuple):
+    """Seconds; None: there is none. `waiting`: how long the oldest job could have run, and did not. Not counted
+    are jobs that are not due, and those held back for their tenant, which wait for the tenant's own before them.
+    `active`: how long the oldest one has been with a worker, up to a third of a lease less."""
+
+    waiting: float | None
+    active: float | None
+
+
+class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A server by its INFO. `latency` is of a PING, in seconds; memory is in bytes. `writes_fail`: its disk does
+    not take what it is to keep, and it may refuse writes; `lag`: seconds that a replica is behind, at the most."""
+
+    latency: float
+    version: str
+    uptime: int
+    clients: int
+    memory: int
+    most_memory: int
+    policy: str
+    append_only: bool
+    writes_fail: str
+    saved_at: int
+    role: str
+    replicas: int
+    linked: bool
+    lag: int
+
+    @property
+    def evicts(self) -> str:
+        """What is wrong with its eviction policy, if anything is."""
+        if self.policy == "noeviction":
+            return ""
+        return (
+            f"maxmemory-policy is '{self.policy}': Redis may delete queued jobs when memory is short; "
+            "set it to 'noeviction'"
+        )
+
+    @property
+    def forgets(self) -> str:
+        """What a restart of it would lose, if anything."""
+        if self.append_only:
+            return ""
+        return "appendonly is off: a restart of Redis loses the newest jobs; set 'appendonly yes'"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may lose jobs."""
+        return [warning for warning in (self.evicts, self.forgets) if warning]
 
 
 class Depths(NamedTuple):
@@ -172,15 +227,41 @@ def dead_letter(stage: str, partition: int, letter: bytes, fields: list[bytes]) 
     return msgspec.structs.replace(view, tenant=envelope.tenant, key=envelope.key, payload=payload)
 
 
-def warnings_of(info: dict[str, str]) -> list[str]:
-    """What in a server\'s INFO may lose jobs."""
-    warnings = []
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        warnings.append(
-            f"maxmemory-policy is '{policy}': Redis may delete queued jobs when memory is short; "
-            "set it to 'noeviction'"
-        )
-    if info.get("aof_enabled") == "0":
-        warnings.append("appendonly is off: a restart of Redis loses the newest jobs; set 'appendonly yes'")
-    return warnings
+def tenant_of(fields: list[bytes]) -> str:
+    """Whose job a dead letter was; empty where it cannot be read."""
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    try:
+        return unseal(found.get(b"e", b"")).tenant
+    except ValueError:
+        return ""
+
+
+def facts_of(info: dict[str, str], latency: float = 0.0) -> ServerFacts:
+    """What a server's INFO says, in our words."""
+    primary = info.get("role", "master") == "master"
+    return ServerFacts(
+        latency=latency,
+        version=info.get("valkey_version") or info["redis_version"],
+        uptime=int(info.get("uptime_in_seconds", 0)),
+        clients=int(info.get("connected_clients", 0)),
+        memory=int(info["used_memory"]),
+        most_memory=most_memory(info),
+        policy=info.get("maxmemory_policy", "noeviction"),
+        append_only=info.get("aof_enabled") != "0",
+        writes_fail=", ".join(what for what in WRITES if info.get(what, "ok") != "ok"),
+        saved_at=int(info.get("rdb_last_save_time", 0)),
+        role="primary" if primary else "replica",
+        replicas=int(info.get("connected_slaves", 0)),
+        linked=primary or info.get("master_link_status") == "up",
+        lag=max(_lags(info), default=0),
+    )
+
+
+def _lags(info: dict[str, str]) -> Iterator[int]:
+    """Seconds since each replica was heard of; on a replica, since its primary was."""
+    if info.get("role") == "slave":
+        yield int(info.get("master_last_io_seconds_ago", 0))
+        return
+    for number in range(int(info.get("connected_slaves", 0))):
+        about = dict(part.partition("=")[::2] for part in info.get(f"slave{number}", "").split(","))
+        yield int(about.get("lag", 0))

@@ -10,7 +10,17 @@ from stages.audio.referenced import Referenced
 from stages.audio.transcribe import TranscribeHandler
 from stages.conversation.announce import Announced
 from stages.conversation.process import ConversationHandler
-from stages.jobs import Alert, Fallback, ProcessConversation, Receipt, SendClient, SendVendor, Transcribe
+from stages.health.check import Checking, HealthHandler
+from stages.jobs import (
+    Alert,
+    CheckHealth,
+    Fallback,
+    ProcessConversation,
+    Receipt,
+    SendClient,
+    SendVendor,
+    Transcribe,
+)
 from stages.notification.alerts import AlertHandler
 from stages.notification.courier import Courier
 from stages.notification.fallback import FallbackHandler
@@ -26,6 +36,8 @@ KEEP_RESULTS = 86_400.0  # seconds a finished job can still be looked up
 # recipient who gets too much from holding up the tenant's others.
 PACED_ROUNDS = 20
 PATIENT = RetryPolicy(attempts=12, base=1.0, cap=60.0)  # six minutes, for what only needs the database
+KEEP_FINDINGS = 8 * 86_400.0  # seconds
+HEALTH_TIMEOUT = 90.0  # above those of its checks
 RECEIPTS = Batch(500, 0.05)  # what WhatsApp tells comes in crowds, and is written at once
 
 
@@ -55,10 +67,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return self.tenant_rounds * concurrency
 
 
-def build_pipeline(ports: Ports, limits: Limits, notifying: Notifying) -> Pipeline:
+def build_pipeline(ports: Ports, limits: Limits, notifying: Notifying, checking: Checking) -> Pipeline:
     """Every stage. A voice note goes transcribe → process-conversation → send-client, a text skips the first; what
     cannot be sent goes to fallback, and alert says so."""
-    return Pipeline([*_audio(ports, limits), *_sending(notifying, limits), *_rescuing(notifying, limits)])
+    return Pipeline(
+        [
+            *_audio(ports, limits),
+            *_sending(notifying, limits),
+            *_rescuing(notifying, limits),
+            *_checking(checking),
+        ]
+    )
 
 
 def _audio(ports: Ports, limits: Limits) -> list[Stage]:
@@ -168,4 +187,18 @@ def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
             retry=PATIENT,
             prefetch=RECEIPTS.size,
         ),
+    ]
+
+
+def _checking(checking: Checking) -> list[Stage]:
+    return [
+        Stage(
+            queue="cleanup",
+            name="health",
+            payload=CheckHealth,
+            handler=HealthHandler(checking),
+            shared_limit=1,
+            timeout=HEALTH_TIMEOUT,
+            keep_results=KEEP_FINDINGS,
+        )
     ]

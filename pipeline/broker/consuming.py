@@ -1,5 +1,6 @@
 """Entries out to workers, and their outcomes back."""
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -90,12 +91,15 @@ class Consuming(Access):
         return Reclaimed(deliveries, due_in / 1000 if due_in >= 0 else None)
 
     async def renew(self, stage: str, partition: int, consumer: str, held: Sequence[Delivery]) -> Renewal:
-        """Reset the idle time of entries held."""
+        """Reset the idle time of entries held, and note for how long the oldest has been."""
         renewal = Renewal([], [])
-        for chunk in chunks(held):
+        keys = [*self._keys.place(stage, partition), self._keys.held_longest(stage, partition)]
+        oldest_first = sorted(held, key=lambda delivery: delivery.taken)
+        age = _held_for(oldest_first[0]) if held else -1
+        for chunk in chunks(oldest_first):
             args = [arg for delivery in chunk for arg in (delivery.entry, delivery.attempt)]
-            keys = [*self._keys.place(stage, partition)]
-            lost, unwanted = await scripts.renew(self._wire, keys, [GROUP, consumer, *args])
+            lost, unwanted = await scripts.renew(self._wire, keys, [GROUP, consumer, age, *args])
+            age = -1
             renewal.lost.extend(lost)
             renewal.unwanted.extend(unwanted)
         return renewal
@@ -221,6 +225,11 @@ class Consuming(Access):
         places = [key for name in (stage.name, *targets) for key in self._keys.place(name, partition)]
         keys = [*places, self._keys.dead(stage.name, partition)]
         return [reply == 1 for reply in await scripts.bury(self._wire, keys, args)]
+
+
+def _held_for(delivery: Delivery) -> int:
+    """Milliseconds; -1 where that is not known."""
+    return int((time.monotonic() - delivery.taken) * 1000) if delivery.taken else -1
 
 
 def _targets(all_forwards: Iterable[Sequence[Forward]]) -> dict[str, int]:

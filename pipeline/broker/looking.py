@@ -1,12 +1,16 @@
 """How stages, jobs and the server are."""
 
 import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 from redis.exceptions import RedisError
 
+from pipeline import scripts
 from pipeline.broker.access import LOOK_AGAIN, Access, body_of
 from pipeline.errors import (
     BadInput,
@@ -22,15 +26,21 @@ from pipeline.views import (
     FINISHED,
     Depths,
     JobView,
+    ServerFacts,
     ServerInfo,
+    StageAges,
     StageStatus,
     add_up,
+    facts_of,
     live_consumers,
     of_finished,
     of_set_aside,
     of_unfinished,
-    warnings_of,
+    tenant_of,
 )
+
+PINGS = 5
+LETTERS = 100  # at a time: an envelope may have megabytes
 
 
 class Looking(Access):
@@ -83,11 +93,51 @@ class Looking(Access):
 
     async def check(self) -> ServerInfo:
         """Ask the server what it is. Raises ServerUnavailable or ServerUnsuitable (too old)."""
+        server = await self._server()
+        return ServerInfo(server.version, server.warnings)
+
+    async def server(self) -> ServerFacts:
+        """How the server is. Raises as `check` does."""
+        latency = min([await self._ping_time() for _ in range(PINGS)])  # the first one connects
+        return await self._server(latency)
+
+    async def _server(self, latency: float = 0.0) -> ServerFacts:
         info = await self._wire.info()
-        version = info.get("valkey_version") or info["redis_version"]
+        facts = facts_of(info, latency)
         if int(info["redis_version"].split(".")[0]) < 7:
-            raise ServerUnsuitable(f"Redis {version} at {self.address} is too old; Riacho needs 7.0 or newer")
-        return ServerInfo(version, warnings_of(info))
+            what = f"Redis {facts.version} at {self.address}"
+            raise ServerUnsuitable(f"{what} is too old; Riacho needs 7.0 or newer")
+        return facts
+
+    async def _ping_time(self) -> float:
+        began = time.perf_counter()
+        await self.ping()
+        return time.perf_counter() - began
+
+    async def ages(self) -> dict[str, StageAges]:
+        """How old the oldest work of each stage is: a few commands for each of its partitions and workers."""
+        places = self._places(self.pipeline)
+        replies = await asyncio.gather(*(self._ages(stage.name, partition) for stage, partition in places))
+        found: dict[str, list[list[int]]] = {stage.name: [] for stage in self.pipeline}
+        for (stage, _), reply in zip(places, replies, strict=True):
+            found[stage.name].append(reply)
+        return {name: StageAges(*map(_oldest, zip(*some, strict=True))) for name, some in found.items()}
+
+    async def _ages(self, stage: str, partition: int) -> list[int]:
+        keys = [*self._keys.place(stage, partition), self._keys.held_longest(stage, partition)]
+        ages: list[int] = await scripts.ages(self._wire, keys, [GROUP])
+        return ages
+
+    async def buried_between(self, since_ms: int, until_ms: int) -> dict[str, int]:
+        """How many jobs of each tenant were buried from `since_ms` on, before `until_ms`, of those that are dead
+        letters still: a replayed one is none. What cannot be read counts for the tenant ''."""
+        counts: Counter[str] = Counter()
+        for stage, partition in self._places(self.pipeline):
+            key, start, end = self._keys.dead(stage.name, partition), str(since_ms), f"({until_ms}-0"
+            while page := await self._wire.command("XRANGE", key, start, end, "COUNT", LETTERS):
+                counts.update(tenant_of(fields) for _, fields in page)
+                start = f"({page[-1][0].decode()}"
+        return dict(counts)
 
     async def workers(self, silent: float) -> dict[str, int]:
         """How many workers each stage has: those that were heard of within `silent` seconds.
@@ -127,3 +177,9 @@ class Looking(Access):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(inbox.get(), min(left, LOOK_AGAIN))
         raise TimeoutError(f"{job} was not finished within {timeout:g} s")
+
+
+def _oldest(ages: Iterable[int]) -> float | None:
+    """The greatest of some ages in ms, -1 being none, in seconds."""
+    most = max(ages, default=-1)
+    return most / 1000 if most >= 0 else None

@@ -172,7 +172,7 @@ class AlertHandler:
             log.error("nobody is set to be alerted (alerts.to): %s", text)
             return
         alert_id = f"{untold.carrier}-{untold.told_ms}"  # a carrier may tell more than once
-        taken = await asyncio.gather(*(_offer(channel, subject, text, alert_id) for channel in self._channels))
+        taken = await asyncio.gather(*(offer(channel, subject, text, alert_id) for channel in self._channels))
         if not any(taken):
             log.error("no channel took an alert, it is tried again: %s", text)
             raise RetryLater(min(AGAIN_MS, self._store.every_ms) / 1000, "no channel took the alert")
@@ -235,7 +235,7 @@ def words(tenant: str, cause: str, untold: Untold) -> str:
     return "".join(f"{name}: {value}\n" for name, value in about if value)
 
 
-async def _offer(channel: AlertChannel, subject: str, text: str, alert_id: str) -> bool:
+async def offer(channel: AlertChannel, subject: str, text: str, alert_id: str) -> bool:
     """Whether a channel took an alert."""
     try:
         await channel.send(subject, text, id=alert_id)

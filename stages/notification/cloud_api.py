@@ -192,12 +192,20 @@ class CloudApi:
         except OutcomeUnknown as error:
             raise Retryable(f"the upload failed: {error}") from None
 
+    async def check(self, sender: Sender) -> None:
+        """Ask for the sender's number with its token. Raises NotSent, as sending would, or OutcomeUnknown."""
+        await self._call("GET", sender, _address(sender).with_query(fields="id"))
+
     async def _post(self, sender: Sender, path: str, data: aiohttp.BytesPayload | aiohttp.FormData) -> bytes:
+        return await self._call("POST", sender, _address(sender) / path, data)
+
+    async def _call(
+        self, method: str, sender: Sender, url: URL, data: aiohttp.BytesPayload | aiohttp.FormData | None = None
+    ) -> bytes:
         """The body of an answer that says yes."""
-        url = _address(sender, path)
         login = {"Authorization": f"Bearer {_token(sender)}"}
         try:
-            async with self._http.post(url, data=data, headers=login, allow_redirects=False) as answer:
+            async with self._http.request(method, url, data=data, headers=login, allow_redirects=False) as answer:
                 if answer.status // 100 == 2:
                     return await _body(answer)
                 await _raise(answer, sender.token)
@@ -209,7 +217,7 @@ class CloudApi:
             raise OutcomeUnknown(f"the connection to {url.host} was lost: {type(error).__name__}") from None
 
 
-def _address(sender: Sender, path: str) -> URL:
+def _address(sender: Sender) -> URL:
     """Raises SenderPaused: the token goes to this address."""
     if not re.fullmatch(r"\d{1,50}", sender.phone_number_id, re.ASCII):
         raise SenderPaused(
@@ -217,7 +225,7 @@ def _address(sender: Sender, path: str) -> URL:
             "and whatsapp.senders"
         )
     with suppress(ValueError):
-        url = URL(f"{sender.url.rstrip('/')}/{sender.version}/{sender.phone_number_id}/{path}")
+        url = URL(f"{sender.url.rstrip('/')}/{sender.version}/{sender.phone_number_id}")
         if url.host and url.scheme in ("http", "https") and not (url.user or url.password):
             return url
     raise SenderPaused("the setting whatsapp.graph_url is no address of the Graph API")

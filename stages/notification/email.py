@@ -80,6 +80,19 @@ class Email:
             client.close()
         return str(message["Message-ID"])
 
+    async def check(self) -> None:
+        """Connect and log in as `send` does, and send nothing. Raises as that does."""
+        client = self._client()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._log_in(client)
+                await client.ehlo()
+            await _leave(client)
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            raise self._reason(error) from None
+        finally:
+            client.close()
+
     def _message(self, to: str, subject: str, text: str, message_id: str) -> EmailMessage:
         message = EmailMessage()
         message["From"] = self._from
@@ -104,10 +117,13 @@ class Email:
         )
 
     async def _deliver(self, client: aiosmtplib.SMTP, message: EmailMessage, to: str) -> None:
+        await self._log_in(client)
+        await client.send_message(message, sender=self._sender, recipients=[to])
+
+    async def _log_in(self, client: aiosmtplib.SMTP) -> None:
         await client.connect()
         if self._user:
             await client.login(self._user, self._password)
-        await client.send_message(message, sender=self._sender, recipients=[to])
 
     def _reason(self, error: Exception) -> NotSent:
         """What went wrong, without what the server said: that may repeat addresses, or what it was sent."""

@@ -127,6 +127,9 @@ class CloudApi:
         """Whose call it is, and for what. Raises MetaError."""
         _, version, *rest = request.path.split("/")
         acts: dict[str, _Act] = {"messages": self._message, "media": self._media}
+        known = version in self.config.versions and rest[:1] and rest[0] in self.config.numbers
+        if known and len(rest) == 1 and request.method == "GET":
+            return rest[0], self._number
         if version not in self.config.versions or len(rest) != 2 or rest[1] not in acts:
             raise MetaError(2500, violation="there is no such address")
         if rest[0] not in self.config.numbers or request.method != "POST":
@@ -141,6 +144,12 @@ class CloudApi:
             raise _bad_token(f"Malformed access token {token}", "the token is not this number's")
         if code := self.paused.get(number):
             raise _bad_token(f"Malformed access token {token}") if code == 190 else MetaError(code)
+
+    async def _number(self, request: web.BaseRequest, number: str, _: int) -> web.StreamResponse:
+        """The fields of a phone number that were asked for; its id is all there is here."""
+        if request.query.get("fields", "id") != "id":
+            raise MetaError(100, violation=f"no such field of a phone number: {request.query['fields']}")
+        return json(msgspec.json.encode({"id": number}))
 
     async def _message(self, request: web.BaseRequest, number: str, arrived: int) -> web.StreamResponse:
         at_ms = time.time_ns() // 1_000_000

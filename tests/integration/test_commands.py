@@ -172,6 +172,7 @@ def test_status_has_a_line_for_each_stage_with_how_it_is_steered(riacho: Command
         ["notification", "send-vendor", "0", "0", "0", "0", "0"],
         ["notification", "send-client", "0", "1", "0", "0", "0", "paused"],
         *(["notification", stage, "0", "0", "0", "0", "0"] for stage in ("fallback", "alert", "receipt")),
+        ["cleanup", "health", "0", "0", "0", "0", "0"],
     ]
     assert max(map(len, lines)) <= 80
 
