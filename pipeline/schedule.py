@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
@@ -198,12 +199,19 @@ def _instants(schedule: Schedule, after: int, until: int | None) -> Iterator[int
 
 def _local(fields: list[str], start: datetime) -> Iterator[datetime]:
     """The times on a clock that nobody ever puts forward or back."""
-    times = croniter(" ".join(fields), start, ret_type=datetime)
+    times, at = _parsed(" ".join(fields)), start
     while True:
         try:
-            yield times.get_next()
+            at = times.get_next(datetime, start_time=at)
         except (CroniterBadDateError, OverflowError):
             return
+        yield at
+
+
+@lru_cache(1024)
+def _parsed(cron: str) -> croniter:
+    """Shared, so it is to be told each time from where to go on."""
+    return croniter(cron)
 
 
 def _real(local: datetime, zone: ZoneInfo) -> Iterator[int]:
