@@ -1,5 +1,6 @@
 """Schedules on a real server: what a scheduler does when things go differently, and what people may do to them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -19,6 +20,7 @@ from config import Secret, load, replaced
 from config.settings import OwnSchedule
 from pipeline import Broker, Pipeline, Schedule
 from pipeline.broker import scheduling
+from pipeline.broker.scheduling import Advance
 from pipeline.errors import BadInput, BadPayload, UnknownStage
 from pipeline.services.scheduler import Scheduler
 from tests.commands import Command, call
@@ -180,7 +182,7 @@ async def test_what_cannot_be_put_is_refused(broker: Broker, monkeypatch: pytest
         ({"cron": "0 0 30 2 *"}, BadInput, "never comes"),
     ):
         with pytest.raises(error, match=says.replace("$", r"\$")):
-            await broker.put_schedule(msgspec.structs.replace(HOURLY, **changes), {"health"})  # type: ignore[arg-type]
+            await broker.put_schedule(msgspec.structs.replace(HOURLY, **changes), {"health"})
     monkeypatch.setattr(scheduling, "MOST_SCHEDULES", 1)
     await broker.put_schedule(HOURLY)
     await broker.put_schedule(msgspec.structs.replace(HOURLY, cron="1 * * * *"))  # a change is no other one
@@ -201,6 +203,21 @@ async def test_a_server_that_lost_everything_has_schedules_begin_anew(
     assert await scheduler.run_once() == 0
     clock.now = FIRST + HOUR
     assert await scheduler.run_once() == 1
+
+
+async def test_of_several_who_did_the_same_one_is_heard_and_nothing_goes_back(
+    broker: Broker, clock: Clock
+) -> None:
+    schedule = msgspec.structs.replace(HOURLY, grace=0.0)
+    schedulers = [await started(broker, clock, schedule) for _ in range(5)]
+    clock.now, seen = FIRST + 2 * HOUR, await state_of(broker)
+    assert sum(await asyncio.gather(*(scheduler.run_once() for scheduler in schedulers))) == 1
+    late = await broker.advance_schedule(
+        schedule, seen, Advance(FIRST, missed=7, slot=FIRST, fired=FIRST, job="x")
+    )
+    assert (late.done, late.missed, late.slot) == (FIRST + 2 * HOUR, 2, FIRST + 2 * HOUR)
+    other = msgspec.structs.replace(schedule, cron="5 * * * *")
+    assert await broker.advance_schedule(other, late, Advance(late.done + 1)) == late
 
 
 async def test_two_workers_fire_a_slot_once_as_soon_as_a_change_makes_it_due(
@@ -334,4 +351,4 @@ def test_a_configured_schedule_that_cannot_be_is_refused_by_name() -> None:
         ({"own": {"logs": OwnSchedule(cron="@daily", stage="stats")}}, "schedules.own has 'logs'"),
     ):
         with pytest.raises(BadInput, match=says):
-            configured_schedules(replaced(load(environ={}), schedules=changes))  # type: ignore[arg-type]
+            configured_schedules(replaced(load(environ={}), schedules=changes))
