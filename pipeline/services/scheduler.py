@@ -99,9 +99,8 @@ class Scheduler:
         plans = await self._broker.plans()
         for name in plans.unreadable:
             self._say(name, "cannot be read; it is left to workers of another version")
-        put = [schedule for schedule in plans.schedules if schedule.name not in self._configured]
-        configured = [schedule for schedule in self._configured.values() if self._has_stage(schedule)]
-        put = [schedule for schedule in put if self._has_stage(schedule)]
+        others = (schedule for schedule in plans.schedules if schedule.name not in self._configured)
+        configured, put = (list(filter(self._has_stage, some)) for some in (self._configured.values(), others))
         # Whoever starts last has the word on the configuration's; what is put at run time, whoever put it last.
         states = await self._broker.see_schedules(configured, now, anew=not self._claimed)
         states |= await self._broker.see_schedules(put, now)
