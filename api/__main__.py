@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api import dead, doctor, hold, jobs, processes, senders, steer
+from api import dead, doctor, hold, jobs, processes, schedule, senders, steer
 from api import demo as demonstration
 from api.console import AsJson, ask, read_settings, with_address
 from api.queues import QueueStatus, summed
@@ -35,6 +35,7 @@ app = typer.Typer(
 app.add_typer(dead.app, name="dead")
 app.add_typer(senders.app, name="senders")
 app.add_typer(hold.app, name="hold")
+app.add_typer(schedule.app, name="schedule")
 app.add_typer(jobs.app)
 app.add_typer(steer.app)
 app.add_typer(doctor.app)

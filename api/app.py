@@ -6,6 +6,7 @@ from api.health import Health
 from api.notifying import tenants_of
 from api.problems import answer_with_problems
 from api.queues import QueueEndpoints
+from api.schedules import ScheduleEndpoints, configured_schedules
 from api.whatsapp import WhatsAppWebhook
 from config import Settings
 from pipeline import Broker
@@ -19,6 +20,7 @@ def build_app(
     whatsapp = settings.whatsapp
     webhook = WhatsAppWebhook(broker, whatsapp.app_secret, whatsapp.verify_token, tenants_of(whatsapp))
     queues = QueueEndpoints(broker, notifications)
+    schedules = ScheduleEndpoints(broker, configured_schedules(settings))
     health = Health(broker, settings.worker.lease if with_workers else None)
     app = web.Application(middlewares=[answer_with_problems], client_max_size=settings.http.payload_limit)
     app.add_routes(
@@ -27,6 +29,7 @@ def build_app(
             web.post("/webhooks/whatsapp", webhook.receive),
             web.post("/queue/{queue}/jobs", queues.enqueue),
             web.get("/queue/status", queues.status),
+            web.get("/queue/scheduled-jobs", schedules.list),
             web.get("/queue/job/{queue}/{job_id}", queues.job),
             web.get("/healthz", health.alive),
             web.get("/readyz", health.ready),

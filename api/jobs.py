@@ -34,7 +34,7 @@ def enqueue(
     as_json: AsJson = False,
 ) -> None:
     """Put a job into a queue, and print its id."""
-    given = {"payload": _payload(payload), "tenant": tenant, "key": key, "id": once, "delay": delay}
+    given = {"payload": json_payload(payload), "tenant": tenant, "key": key, "id": once, "delay": delay}
     request = _request({"kind": kind, **given})
 
     async def put(broker: Broker) -> JobView | None:
@@ -66,7 +66,8 @@ def cancel(job_id: AnId) -> None:
     typer.echo(f"{job_id}: {answer}" + (", but it runs and may still finish" if answer == "cancelling" else ""))
 
 
-def _payload(text: str) -> Any:
+def json_payload(text: str) -> Any:
+    """JSON from the command line, or from standard input where it is -. Raises BadPayload."""
     content = sys.stdin.buffer.read() if text == "-" else os.fsencode(text)
     try:
         return msgspec.json.decode(content)

@@ -15,6 +15,7 @@ from aiohttp import web
 from api.adapters import Adapters
 from api.app import build_app
 from api.root import check, connector, open_broker
+from api.schedules import configured_schedules
 from config import Settings, child_environment, replaced
 from pipeline import Pipeline, RiachoError, Stage, Worker
 from pipeline.embedded import EmbeddedServer
@@ -108,7 +109,11 @@ async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Ev
     async with adapters.opened():
         await check(settings)
         worker = Worker(
-            connector(settings, pipeline), chosen, lease=settings.worker.lease, grace=settings.worker.grace
+            connector(settings, pipeline),
+            chosen,
+            lease=settings.worker.lease,
+            grace=settings.worker.grace,
+            schedules=configured_schedules(settings),
         )
         return await worker.run(stop)
 

@@ -8,6 +8,7 @@ from pipeline.errors import Permanent, RetryLater, RiachoError
 from pipeline.message import Job, JobId
 from pipeline.outcome import Bury, Done, Outcome, Retry
 from pipeline.retry import RetryPolicy
+from pipeline.schedule import Schedule
 from pipeline.stage import Context, Pipeline, Stage
 from pipeline.worker import Worker
 
@@ -25,6 +26,7 @@ __all__ = [
     "RetryLater",
     "RetryPolicy",
     "RiachoError",
+    "Schedule",
     "Stage",
     "Worker",
 ]

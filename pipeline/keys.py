@@ -43,6 +43,16 @@ class Place(NamedTuple):
     job: str  # prefix of a HASH per job, with a TTL: `record`, `next`, `at`, `progress`; also a channel
 
 
+class ScheduleKeys(NamedTuple):
+    """The keys of all schedules, which share a hash tag."""
+
+    definitions: str  # HASH: those put at run time, by name, in JSON
+    paused: str  # SET: names, of the configuration's too
+    version: str  # STRING: a number that grows with every change to the two above
+    changes: str  # channel: there is a new version
+    state: str  # prefix of a HASH per schedule: how far it has come (schedule.ScheduleState)
+
+
 class Keys:
     """The key names of one namespace (`riacho`, or one of its own for each test)."""
 
@@ -50,6 +60,8 @@ class Keys:
         self._namespace = namespace
         self.place = cache(self._place)  # asked for in every call
         self.signals = f"{{{namespace}}}:signals"  # channel: what workers have to be told at once
+        tag = f"{{{namespace}:schedules}}"
+        self.schedules = ScheduleKeys(*(f"{tag}:{kind}" for kind in ScheduleKeys._fields))
 
     def _place(self, stage: str, partition: int) -> Place:
         def key(kind: str) -> str:
@@ -80,6 +92,10 @@ class Keys:
     def dedup(self, stage: str, partition: int, dedup: str) -> str:
         """STRING with a TTL: the entry id first added under this dedup id."""
         return self._key(partition, "dedup", f"{stage}:{dedup}")
+
+    def schedule(self, name: str) -> str:
+        """How far a schedule has come."""
+        return f"{self.schedules.state}:{name}"
 
     def bucket(self, name: str) -> str:
         """STRING with a TTL: the time, in ms, up to which a rate limit's tokens are given out."""

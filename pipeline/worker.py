@@ -14,8 +14,10 @@ from pipeline.fetcher import Fetcher
 from pipeline.lane import Lane
 from pipeline.message import Delivery
 from pipeline.name import ConsumerName
+from pipeline.schedule import Schedule
 from pipeline.services import ticker
 from pipeline.services.renewer import Renewer
+from pipeline.services.scheduler import Scheduler
 from pipeline.services.steward import Steward
 from pipeline.settler import Settler
 from pipeline.stage import Stage
@@ -34,6 +36,8 @@ class Worker:
     3. The settler writes outcomes back.
     4. The renewer keeps the leases of everything held, off this event loop.
     5. The steward does what others ask of all workers: look for what is due, pause, cancel.
+    6. The scheduler adds the jobs of schedules: those given, and those put at run time. Without `schedules` (an
+       empty list is some) there is none. `clock` is another clock for it than the server's, in ms.
 
     `lease` and `grace` are seconds: how long a silent worker keeps its entries, and how long running
     jobs may go on after a stop.
@@ -46,6 +50,8 @@ class Worker:
         *,
         lease: float = 15.0,
         grace: float = 60.0,
+        schedules: Sequence[Schedule] | None = None,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self._name = ConsumerName()
         self.consumer = str(self._name)
@@ -60,6 +66,7 @@ class Worker:
             for partition in range(self.broker.partitions)
         ]
         self._renewer = Renewer(connect, self.lanes, self.consumer, lease)
+        self._scheduler = None if schedules is None else Scheduler(self.broker, schedules, clock=clock)
         self._steward = Steward(self.broker, self._fetchers, self._give_back_unstarted, self._renewer.hurry)
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -79,17 +86,20 @@ class Worker:
         fetching = [asyncio.create_task(fetcher.run()) for fetcher in self._fetchers]
         settling = asyncio.create_task(self.settler.run())
         listening = asyncio.create_task(self._steward.run())
+        scheduling = [asyncio.create_task(self._scheduler.run(stop_timing))] if self._scheduler else []
         timing = [
             asyncio.create_task(ticker.every(TIMEOUT_PRECISION, lane.run_once, stop_timing)) for lane in self.lanes
         ]
         log.info("working %s as %s", ", ".join(lane.stage.full_name for lane in self.lanes), self.consumer)
         try:
-            await _until(stop, [*fetching, settling, listening, *timing])
+            await _until(stop, [*fetching, settling, listening, *timing, *scheduling])
         finally:
             self._steward.stop()
             unfinished = await self._shut_down(fetching, settling)
             stop_timing.set()
-            await asyncio.wait([listening, *timing])
+            if self._scheduler:
+                self._scheduler.stop()
+            await asyncio.wait([listening, *timing, *scheduling])
         return unfinished
 
     async def _shut_down(self, fetching: list[asyncio.Task[None]], settling: asyncio.Task[None]) -> int:

@@ -1,0 +1,161 @@
+"""Schedules: those of the configuration, and how all of them are, for the command line and over HTTP."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from api.problems import json
+from config import Settings
+from pipeline import Broker, JobId, Schedule
+from pipeline.errors import BadInput, BadJobId, UnknownStage, did_you_mean
+from pipeline.schedule import ScheduleState, checked, next_slot
+
+# The names are those of their stages.
+CONFIGURED = ("tts_cache", "conversations", "logs", "stats", "health")
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A time, for people (ISO 8601, UTC) and for programs."""
+
+    iso: str
+    ms: int
+
+
+class LastFired(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A schedule's last job: of which slot (none, if it was out of turn), when, and what became of it, while that
+    is remembered."""
+
+    fired_at: Moment
+    job_id: str
+    slot: Moment | None = None
+    state: str = ""
+    result: Any = None
+    error: str = ""
+
+
+class ScheduleView(msgspec.Struct, frozen=True, rename="camel"):
+    """A schedule as it is now. `next` is none while it is paused, or where this pipeline has no such stage."""
+
+    name: str
+    cron: str
+    zone: str
+    stage: str
+    queue: str
+    tenant: str
+    misfire: str
+    grace: float
+    paused: bool
+    source: Literal["config", "runtime"]
+    next: Moment | None
+    last: LastFired | None
+    missed: int
+
+
+def configured_schedules(settings: Settings) -> list[Schedule]:
+    """The schedules of the configuration. Raises BadInput where one of them cannot be."""
+    given = settings.schedules
+    common: dict[str, Any] = {"zone": given.zone, "misfire": given.misfire, "grace": given.grace}
+    found = []
+    for setting in CONFIGURED:
+        name, cron = setting.replace("_", "-"), getattr(given, setting)
+        if cron:
+            found.append(Schedule(name=name, cron=cron, stage=name, **common))
+    for name, own in given.own.items():
+        if name in {setting.replace("_", "-") for setting in CONFIGURED}:
+            raise BadInput(f"schedules.own has '{name}', which is one of Riacho's; choose another name")
+        changed = {"zone": own.zone, "misfire": own.misfire, "grace": own.grace}
+        about = common | {key: value for key, value in changed.items() if value not in ("", None)}
+        if own.cron:
+            found.append(
+                Schedule(
+                    name=name, cron=own.cron, stage=own.stage, payload=own.payload, tenant=own.tenant, **about
+                )
+            )
+    return [checked(schedule) for schedule in found]
+
+
+class ScheduleEndpoints:
+    """What is asked of schedules over HTTP."""
+
+    def __init__(self, broker: Broker, configured: list[Schedule]) -> None:
+        self._broker = broker
+        self._configured = configured
+
+    async def list(self, _: web.Request) -> web.Response:
+        """GET /queue/scheduled-jobs."""
+        return json({"schedules": await views(self._broker, self._configured)})
+
+
+async def views(broker: Broker, configured: list[Schedule]) -> list[ScheduleView]:
+    """Every schedule as it is now, the configuration's first."""
+    plans = await broker.plans()
+    names = {schedule.name for schedule in configured}
+    put = sorted((each for each in plans.schedules if each.name not in names), key=lambda each: each.name)
+    now, _ = await broker.schedule_time()
+    everyone = [*configured, *put]
+    states = await broker.schedule_states([schedule.name for schedule in everyone])
+    return [
+        await _view(broker, schedule, states[schedule.name], now, names, plans.paused) for schedule in everyone
+    ]
+
+
+async def find(broker: Broker, configured: list[Schedule], name: str) -> Schedule:
+    """The schedule of that name. Raises BadInput."""
+    known = {schedule.name: schedule for schedule in [*(await broker.plans()).schedules, *configured]}
+    if name not in known:
+        raise BadInput(f"no schedule '{name[:80]}'{did_you_mean(name, known)}")
+    return known[name]
+
+
+async def _view(
+    broker: Broker,
+    schedule: Schedule,
+    state: ScheduleState,
+    now: int,
+    configured: Collection[str],
+    paused: Collection[str],
+) -> ScheduleView:
+    queue = _queue(broker, schedule.stage)
+    rests = schedule.name in paused
+    # What is due by now and not fired yet, as its stage is full say, is still to come.
+    begun = state.done if state.fingerprint == schedule.fingerprint else now
+    coming = next_slot(schedule, begun) if queue and not rests else None
+    return ScheduleView(
+        schedule.name,
+        schedule.cron,
+        schedule.zone,
+        schedule.stage,
+        queue,
+        schedule.tenant,
+        schedule.misfire,
+        schedule.grace,
+        paused=rests,
+        source="config" if schedule.name in configured else "runtime",
+        next=_moment(coming) if coming else None,
+        last=await _last(broker, state),
+        missed=state.missed,
+    )
+
+
+def _queue(broker: Broker, stage: str) -> str:
+    return next((each.queue for each in broker.pipeline if each.name == stage), "")
+
+
+async def _last(broker: Broker, state: ScheduleState) -> LastFired | None:
+    if not state.job:
+        return None
+    last = LastFired(_moment(state.fired), state.job, _moment(state.slot) if state.slot else None)
+    try:
+        job = await broker.look(JobId.parse(state.job))
+    except (UnknownStage, BadJobId):  # of a pipeline that had such a stage
+        return last
+    if job is None:
+        return last
+    return msgspec.structs.replace(last, state=job.state, result=job.result, error=job.error)
+
+
+def _moment(ms: int) -> Moment:
+    return Moment(datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds"), ms)
