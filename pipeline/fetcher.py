@@ -82,9 +82,12 @@ class Fetcher:
 
     async def _fetch(self, count: int) -> list[Delivery]:
         loop = asyncio.get_running_loop()
+        end = self._look_at
+        if self.lane.crowded():  # there are fewer places than partitions: each has its turn within one look
+            end = min(end, loop.time() + self._longest_look / self._broker.partitions)
         # The server's own clock for blocked reads ticks every 100 ms, which is too coarse for what is due.
-        timer = loop.call_at(self._look_at, self.wake)
-        block_ms = max(1, int((self._look_at - loop.time() + 0.2) * 1000))
+        timer = loop.call_at(end, self.wake)
+        block_ms = max(1, int((end - loop.time() + 0.2) * 1000))
         try:
             stage = self.lane.stage.name
             return await self._broker.fetch(

@@ -45,6 +45,7 @@ class Lane:
         # Fetched again when no more than these are ready: half the prefetch, and a batch that is not full.
         self._low = stage.prefetch // 2 + (stage.batch.size - 1 if stage.batch else 0)
         self._reserved = 0
+        self._turn = asyncio.Lock()  # first come, first served: or one partition would keep the only place
         self._capacity = stage.at_once + stage.prefetch
         self._closed = False
 
@@ -60,12 +61,17 @@ class Lane:
 
     async def reserve(self, shares: int = 1) -> int:
         """Wait for room worth a fetch, and reserve one of so many shares of it; 0 says the lane was closed."""
-        while not self._closed and not self._worth_a_fetch():
-            self._changed.clear()
-            await self._changed.wait()
-        count = -(-self.room() // shares)
-        self._reserved += count
-        return count
+        async with self._turn:
+            while not self._closed and not self._worth_a_fetch():
+                self._changed.clear()
+                await self._changed.wait()
+            count = -(-self.room() // shares)
+            self._reserved += count
+            return count
+
+    def crowded(self) -> bool:
+        """Whether somebody waits for room."""
+        return self._turn.locked()
 
     def _worth_a_fetch(self) -> bool:
         # What ran but is not settled yet has a bound too: a server that settles slowly is not read from faster.

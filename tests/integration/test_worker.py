@@ -55,6 +55,15 @@ async def test_every_job_goes_through_all_its_stages_once(connector: Connector, 
     assert seen == Counter(n * 2 for n in range(700))
 
 
+async def test_partitions_take_turns_where_there_is_a_single_place(connector: Connector) -> None:
+    pipeline = Pipeline([stage("add", Noted(), concurrency=1)])
+    connect = connector(pipeline, partitions=4)
+    async with connect() as broker, working(connect, pipeline):
+        for key in "abcdefgh":  # of all four
+            job = await add_one(broker, Job(stage="add", payload=Number(1), key=key))
+            await until(broker, job, "completed", deadline=5)
+
+
 async def test_two_workers_share_the_work(connector: Connector) -> None:
     seen: Counter[int] = Counter()
 
