@@ -87,6 +87,17 @@ class Database:
             return (await connection.execute(query)).mappings().all()
 
     @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A connection in a transaction that may write: committed at the end, rolled back after an error.
+
+        On SQLite it is the only one that may, from its start; so keep it short. One that begins with reading could
+        not go on to write once somebody else has written."""
+        async with self._connected(), self._engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                await connection.execute(text("BEGIN IMMEDIATE"))
+            yield connection
+
+    @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
         """Errors that say what the database said, and nothing of what was asked."""
         try:

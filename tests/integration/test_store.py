@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from stages.conversation.store import ConversationStore, messages
@@ -217,3 +217,30 @@ async def test_an_error_about_a_value_does_not_show_it(url: str) -> None:
         with pytest.raises(StoreUnavailable) as raised:
             await database.write(database.insert(messages), late)
     assert "the customer's words" not in str(raised.value)
+
+
+async def count_up(database: Database) -> None:
+    async with database.transaction() as connection:
+        found = await connection.execute(select(messages.c.sent_ms).with_for_update())
+        await connection.execute(messages.update().values(sent_ms=found.scalar_one() + 1))
+
+
+async def test_transactions_that_read_before_they_write_take_turns(url: str) -> None:
+    async with conversations(url) as store, Database(url, [messages]) as one, Database(url, [messages]) as two:
+        await store.record([said("1", 0)])
+        await asyncio.gather(*(count_up(database) for database in (one, two) * 20))
+        assert await store.find("shop", "chat", "1") == said("1", 40)
+
+
+async def test_a_transaction_that_fails_changes_nothing_and_says_what_a_write_says(url: str) -> None:
+    async with conversations(url) as store, Database(url, [messages]) as database:
+        await store.record([said("1")])
+        with pytest.raises(StoreUnavailable, match=r"^the database: .*missing"):
+            async with database.transaction() as connection:
+                await connection.execute(messages.delete())
+                await connection.execute(text("DELETE FROM missing"))
+        with pytest.raises(ZeroDivisionError):
+            async with database.transaction() as connection:
+                await connection.execute(messages.delete())
+                raise ZeroDivisionError
+        assert await store.find("shop", "chat", "1") == said("1")
