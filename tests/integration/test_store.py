@@ -232,15 +232,19 @@ async def test_transactions_that_read_before_they_write_take_turns(url: str) -> 
         assert await store.find("shop", "chat", "1") == said("1", 40)
 
 
+async def clear_and_fail(database: Database, error: BaseException | None = None) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(messages.delete())
+        if error:
+            raise error
+        await connection.execute(text("DELETE FROM missing"))
+
+
 async def test_a_transaction_that_fails_changes_nothing_and_says_what_a_write_says(url: str) -> None:
     async with conversations(url) as store, Database(url, [messages]) as database:
         await store.record([said("1")])
         with pytest.raises(StoreUnavailable, match=r"^the database: .*missing"):
-            async with database.transaction() as connection:
-                await connection.execute(messages.delete())
-                await connection.execute(text("DELETE FROM missing"))
+            await clear_and_fail(database)
         with pytest.raises(ZeroDivisionError):
-            async with database.transaction() as connection:
-                await connection.execute(messages.delete())
-                raise ZeroDivisionError
+            await clear_and_fail(database, ZeroDivisionError())
         assert await store.find("shop", "chat", "1") == said("1")
