@@ -4,20 +4,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from urllib.parse import urlsplit
 
+from api.cleaning import cleaning_of
 from api.notifying import Notifications, sender_of
 from config import Settings
 from config.settings import Audio
 from config.settings import Responder as ResponderSettings
 from pipeline import Pipeline, RiachoError
 from stages import Limits, build_pipeline
+from stages.audio.media import media
 from stages.audio.model import SpeechModel
 from stages.audio.remembered import RememberingTranscriber
 from stages.audio.sources import AudioSources, GraphApi, ObjectStore
 from stages.audio.transcripts import TranscriptStore, transcripts
 from stages.audio.whisper import WhisperTranscriber
+from stages.cleanup.statistics import statistics
 from stages.conversation.language_model import LanguageModel, longest
 from stages.conversation.rules import RuleResponder
-from stages.conversation.store import ConversationStore, messages
+from stages.conversation.store import ConversationStore, conversations, messages
 from stages.notification.alerts import alerts
 from stages.notification.cloud_api import Sender
 from stages.notification.log import notifications, senders
@@ -54,7 +57,7 @@ class Adapters:
         self._folder = settings.data.folder.resolve()
         self.database = Database(
             settings.store.url.reveal() or sqlite_file(self._folder / "riacho.db"),
-            [messages, transcripts, notifications, senders, alerts],
+            [messages, conversations, media, statistics, transcripts, notifications, senders, alerts],
         )
         kept = TranscriptStore(self.database, audio.keep_transcripts)
         self.transcriber = RememberingTranscriber(transcriber(audio, speech_model(audio)), kept)
@@ -95,7 +98,8 @@ class Adapters:
             notification_timeout=_longest_notification(settings),
             tenant_rounds=settings.tenants.rounds,
         )
-        return build_pipeline(ports, limits, self.notifications.parts)
+        cleaning = cleaning_of(settings.cleanup, self.database, self.synthesizer)
+        return build_pipeline(ports, limits, self.notifications.parts, cleaning)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

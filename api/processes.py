@@ -38,7 +38,7 @@ UP = {
     "worker": [
         "worker",
         "--stages",
-        "process-conversation,send-vendor,send-client,fallback,alert,receipt",
+        "process-conversation,send-vendor,send-client,fallback,alert,receipt,tts-cache,conversations,logs,stats",
     ],
     "transcriber": ["worker", "--stages", "transcribe", "--nice", "10"],
 }

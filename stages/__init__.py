@@ -7,9 +7,24 @@ import msgspec
 from pipeline import Pipeline, RetryPolicy, Stage
 from pipeline.stage import Batch
 from stages.audio.transcribe import TranscribeHandler
+from stages.cleanup.collect import StatisticsHandler, with_day
+from stages.cleanup.conversations import ConversationsHandler
+from stages.cleanup.logs import LogsHandler
+from stages.cleanup.parts import Cleaning
+from stages.cleanup.speech import SpeechCacheHandler
 from stages.conversation.announce import Announced
 from stages.conversation.process import ConversationHandler
-from stages.jobs import Alert, Fallback, ProcessConversation, Receipt, SendClient, SendVendor, Transcribe
+from stages.jobs import (
+    Alert,
+    CollectStatistics,
+    Fallback,
+    ProcessConversation,
+    Prune,
+    Receipt,
+    SendClient,
+    SendVendor,
+    Transcribe,
+)
 from stages.notification.alerts import AlertHandler
 from stages.notification.courier import Courier
 from stages.notification.fallback import FallbackHandler
@@ -25,6 +40,15 @@ KEEP_RESULTS = 86_400.0  # seconds a finished job can still be looked up
 # recipient who gets too much from holding up the tenant's others.
 PACED_ROUNDS = 20
 PATIENT = RetryPolicy(attempts=12, base=1.0, cap=60.0)  # six minutes, for what only needs the database
+# One run at a time over all workers: two would only wait for each other. The last of a week can be compared.
+CLEANING: dict[str, Any] = {
+    "queue": "cleanup",
+    "concurrency": 1,
+    "shared_limit": 1,
+    "timeout": 3600.0,
+    "keep_results": 8 * 86_400.0,
+    "retry": PATIENT,
+}
 RECEIPTS = Batch(500, 0.05)  # what WhatsApp tells comes in crowds, and is written at once
 
 
@@ -54,10 +78,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return self.tenant_rounds * concurrency
 
 
-def build_pipeline(ports: Ports, limits: Limits, notifying: Notifying) -> Pipeline:
+def build_pipeline(ports: Ports, limits: Limits, notifying: Notifying, cleaning: Cleaning) -> Pipeline:
     """Every stage. A voice note goes transcribe → process-conversation → send-client, a text skips the first; what
-    cannot be sent goes to fallback, and alert says so."""
-    return Pipeline([*_audio(ports, limits), *_sending(notifying, limits), *_rescuing(notifying, limits)])
+    cannot be sent goes to fallback, and alert says so. The cleanup stages are on their own."""
+    return Pipeline(
+        [
+            *_audio(ports, limits),
+            *_sending(notifying, limits),
+            *_rescuing(notifying, limits),
+            *_cleaning(cleaning),
+        ]
+    )
 
 
 def _audio(ports: Ports, limits: Limits) -> list[Stage]:
@@ -163,5 +194,36 @@ def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
             batch=RECEIPTS,
             retry=PATIENT,
             prefetch=RECEIPTS.size,
+        ),
+    ]
+
+
+def _cleaning(cleaning: Cleaning) -> list[Stage]:
+    database = cleaning.database
+    return [
+        Stage(
+            name="tts-cache",
+            payload=Prune,
+            handler=SpeechCacheHandler(cleaning.speech, cleaning.speech_days),
+            **CLEANING,
+        ),
+        Stage(
+            name="conversations",
+            payload=Prune,
+            handler=ConversationsHandler(database, cleaning.conversations),
+            **CLEANING,
+        ),
+        Stage(
+            name="logs",
+            payload=Prune,
+            handler=LogsHandler(database, cleaning.logs),
+            **CLEANING,
+        ),
+        Stage(
+            name="stats",
+            payload=CollectStatistics,
+            handler=StatisticsHandler(database, cleaning.buried),
+            check=with_day,
+            **CLEANING,
         ),
     ]
