@@ -70,6 +70,7 @@ class Adapters:
             self._folder / "outbox.jsonl",
             self.synthesizer.read if self.synthesizer else None,
         )
+        self.cleaning = cleaning_of(settings.cleanup, self.database, self.synthesizer)
 
     def _synthesizer(self) -> CachedSynthesizer:
         speech = self._settings.speech
@@ -98,8 +99,7 @@ class Adapters:
             notification_timeout=_longest_notification(settings),
             tenant_rounds=settings.tenants.rounds,
         )
-        cleaning = cleaning_of(settings.cleanup, self.database, self.synthesizer)
-        return build_pipeline(ports, limits, self.notifications.parts, cleaning)
+        return build_pipeline(ports, limits, self.notifications.parts, self.cleaning)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

@@ -56,14 +56,12 @@ class Sweep:
 
     async def count(self) -> int:
         """How many rows the pages have in all."""
-        rows = await self._database.read(
-            select(func.count().label("rows")).select_from(self._aged.table).where(*self._old())
-        )
-        return int(rows[0]["rows"])
+        return await number_of(self._database, self._aged.table, *self._old())
 
     async def pages(self) -> AsyncIterator[Sequence[RowMapping]]:
         """All rows that may be due, so many at a time."""
-        order, after = (self._aged.times[0], *self._aged.key), true()
+        order = (self._aged.times[0], *self._aged.key)
+        after: ColumnElement[bool] = true()
         while rows := await self._database.read(
             self._rows().where(*self._old(), after).order_by(*order).limit(BATCH)
         ):
@@ -88,9 +86,8 @@ class Sweep:
 
     async def delete(self, connection: AsyncConnection, keys: Sequence[Key]) -> int:
         """Delete the rows of these keys, and say how many there were."""
-        gone: int = (
-            await connection.execute(delete(self._aged.table).where(among(self._aged.key, keys)))
-        ).rowcount
+        these = delete(self._aged.table).where(among(self._aged.key, keys))
+        gone: int = (await connection.execute(these)).rowcount
         return gone
 
     async def prune(self, run: Run, name: str) -> None:
@@ -109,10 +106,8 @@ class Sweep:
             return await self.delete(connection, due) if due else 0
 
     def _rows(self) -> Any:
-        columns = {
-            column.name: column for column in (self._aged.table.c.tenant, *self._aged.key, *self._aged.times)
-        }
-        return select(*columns.values(), self._aged.held.label("is_held"))
+        columns = dict.fromkeys((self._aged.table.c.tenant, *self._aged.key, *self._aged.times))
+        return select(*columns, self._aged.held.label("is_held"))
 
     def _old(self) -> list[ColumnElement[bool]]:
         conditions = [time < self._cutoffs.latest for time in self._aged.times]
@@ -135,6 +130,12 @@ def among(columns: Sequence[Column[Any]], keys: Sequence[Key]) -> ColumnElement[
     if len(columns) == 1:
         return columns[0].in_([key[0] for key in keys])
     return tuple_(*columns).in_(keys)
+
+
+async def number_of(database: Database, table: Table, *conditions: ColumnElement[bool]) -> int:
+    """How many rows of a table there are."""
+    (found,) = await database.read(select(func.count().label("rows")).select_from(table).where(*conditions))
+    return int(found["rows"])
 
 
 def parts_of(whole: Sequence[T], size: int) -> list[Sequence[T]]:

@@ -42,7 +42,7 @@ NOTHING: dict[str, Any] = {name: 0 for names in FOUND_TOGETHER[:-1] for name in 
 )
 
 
-async def none_buried(since_ms: int, until_ms: int) -> Mapping[str, int]:
+async def none_buried(_since_ms: int, _until_ms: int) -> Mapping[str, int]:
     """For who cannot ask what was buried."""
     return {}
 
@@ -155,13 +155,13 @@ def _handled(since: int, until: int) -> Any:
     is_reply = and_(
         reply.c.tenant == asked.c.tenant, reply.c.chat == asked.c.chat, reply.c.id == literal(REPLY) + asked.c.id
     )
-    took, by_tenant = reply.c.sent_ms - asked.c.received_ms, {"partition_by": asked.c.tenant}
+    took = reply.c.sent_ms - asked.c.received_ms
     each = (
         select(
             asked.c.tenant,
             took.label("took"),
-            func.row_number().over(order_by=took, **by_tenant).label("rank"),
-            func.count().over(**by_tenant).label("number"),
+            func.row_number().over(partition_by=asked.c.tenant, order_by=took).label("rank"),
+            func.count().over(partition_by=asked.c.tenant).label("number"),
         )
         .join_from(asked, reply, is_reply)
         .where(_within(asked.c.sent_ms, since, until), asked.c.direction == "in", asked.c.received_ms > 0)

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, delete, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Table, delete, exists, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline import Context
 from pipeline.message import now_ms
 from stages.audio.media import media
-from stages.cleanup.aged import Aged, Key, Sweep, among, parts_of
+from stages.cleanup.aged import Aged, Key, Sweep, among, number_of, parts_of
 from stages.cleanup.retention import Cutoffs, Retention
 from stages.cleanup.run import BATCH, Pruned, Run
 from stages.conversation.store import conversations, messages
@@ -25,8 +25,8 @@ LOOSE_MEDIA = Aged(media, (media.c.at_ms,), loose=or_(media.c.chat == "", ~_its_
 
 
 class ConversationsHandler:
-    """Deletes the chats whose last message is beyond the cutoff: their messages, then their media, then their rows,
-    which whoever writes to a chat has to lock first.
+    """Deletes the chats whose last message is beyond the cutoff: their messages, then their media, then their
+    rows, which whoever writes to a chat has to lock first.
 
     A transaction locks the rows of some chats, looks again that they are old, and deletes at most BATCH rows of
     theirs; the next one goes on. So a message that comes meanwhile waits for one small transaction at most, and
@@ -59,10 +59,7 @@ class ConversationsHandler:
     async def _count(self, run: Run, chats: Sequence[Key]) -> None:
         run.counts["conversations"] += len(chats)
         for table in (messages, media):
-            found = await self._database.read(
-                select(func.count().label("rows")).select_from(table).where(_of(table, chats))
-            )
-            run.counts[table.name] += found[0]["rows"]
+            run.counts[table.name] += await number_of(self._database, table, _of(table, chats))
 
     async def _delete(self, run: Run, sweep: Sweep, chats: Sequence[Key]) -> None:
         while chats:

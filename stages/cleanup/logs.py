@@ -19,9 +19,8 @@ from stages.store import Database
 # A chat is called as WhatsApp calls the customer: without the + that a number is written to, and in Brazil and
 # Mexico in the older form of it, perhaps (see stages/notification/phone.py).
 _to = notifications.c.recipient
-_BRAZIL = case(
-    (_to.like("+55__9________"), literal("55") + func.substr(_to, 4, 2) + func.substr(_to, 7)), else_=_to
-)
+_without_9 = literal("55") + func.substr(_to, 4, 2) + func.substr(_to, 7)
+_BRAZIL = case((_to.like("+55__9________"), _without_9), else_=_to)
 _MEXICO = case((_to.like("+52__________"), literal("521") + func.substr(_to, 4)), else_=_to)
 _in_held_chat = exists().where(
     conversations.c.tenant == notifications.c.tenant,
@@ -37,7 +36,7 @@ TOLD_ALERTS = Aged(alerts, (alerts.c.seen_ms, alerts.c.told_ms), loose=alerts.c.
 
 
 class LogsHandler:
-    """Deletes notifications that nothing has happened to since the cutoff, and alerts with nothing left to tell."""
+    """Deletes notifications that nothing happened to since the cutoff, and alerts with nothing left to tell."""
 
     def __init__(self, database: Database, retention: Retention, now: Callable[[], int] = now_ms) -> None:
         self._database = database

@@ -70,4 +70,4 @@ class Run:
 
     def result(self) -> Pruned:
         """What was counted."""
-        return Pruned(**self.counts, dry_run=self.dry)
+        return msgspec.structs.replace(Pruned(dry_run=self.dry), **self.counts)

@@ -30,8 +30,8 @@ CHUNK = 1_000  # keys that are listed and deleted at a time, as S3 does it
 
 
 class Shelf(msgspec.Struct, frozen=True):
-    """A part of the cache that was pruned: files that went, their bytes, the calls it took, and how far through the
-    whole cache that is, in per cent."""
+    """A part of the cache that was pruned: files that went, their bytes, the calls it took, and how far through
+    the whole cache that is, in per cent."""
 
     files: int
     bytes: int
@@ -187,7 +187,7 @@ class CachedSynthesizer:
 
 
 def _unfinished(shelf: Path, before: datetime, dry_run: bool) -> tuple[int, int]:
-    """Delete what a writer that was killed left in a folder: obstore does not list it. How many, and their bytes."""
+    """Delete what a writer that was killed left in a folder, which obstore does not list; how many, and bytes."""
     files = size = 0
     for path in shelf.glob("[0-9a-f][0-9a-f]/*.ogg#*"):
         with suppress(FileNotFoundError):

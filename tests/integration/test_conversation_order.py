@@ -265,11 +265,9 @@ async def test_the_transcribe_stage_announces_its_notes(store: ConversationStore
     nowhere: Any = Nowhere()
     ports = Ports(nowhere, nowhere, store, nowhere)
     limits: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__, 1) | {"vocabulary": {}}
-    handler = (
-        build_pipeline(ports, Limits(**limits), Adapters(load(environ={})).notifications.parts)
-        .stage("transcribe")
-        .handler
-    )
+    real = Adapters(load(environ={}))
+    pipeline = build_pipeline(ports, Limits(**limits), real.notifications.parts, real.cleaning)
+    handler = pipeline.stage("transcribe").handler
     note = Transcribe(source="x", message=Incoming("ana", "note", 1))
     body = seal(Job(stage="transcribe", payload=note, tenant="shop"))
     context = Context(Delivery("transcribe", 0, b"1-0", body, 1), unseal(body), AsyncMock())
