@@ -13,6 +13,7 @@ from pipeline import Context
 from stages.jobs import Prune
 from stages.store import Database
 
+pause = asyncio.sleep
 BATCH = 1_000  # rows of the largest table that one transaction deletes
 
 
@@ -53,7 +54,7 @@ class Run:
             started = time.monotonic()
             yield connection
         self.counts["batches"] += 1
-        await asyncio.sleep(time.monotonic() - started)
+        await pause(time.monotonic() - started)
 
     async def saw(self, number: int) -> None:
         """So many more of the total are done with."""
