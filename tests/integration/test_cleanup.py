@@ -60,8 +60,8 @@ def chats(database: Database, retention: Retention = MONTH, now: int = NOW) -> C
     return ConversationsHandler(database, retention, lambda: now)
 
 
-def logs(database: Database, retention: Retention = Retention(7)) -> LogsHandler:
-    return LogsHandler(database, retention, lambda: NOW)
+def logs(database: Database) -> LogsHandler:
+    return LogsHandler(database, Retention(7), lambda: NOW)
 
 
 async def test_chats_go_whole_when_their_last_message_is_old(database: Database) -> None:
