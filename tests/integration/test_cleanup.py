@@ -89,8 +89,7 @@ async def test_a_dry_run_counts_exactly_what_goes_and_deletes_nothing(database: 
     done = await chats(database)(context(), Prune())
     left = [await size(database, table) for table in (messages, conversations, media)]
     assert [done.messages, done.conversations, done.media] == [b - a for b, a in zip(before, left, strict=True)]
-    expected = {"dry_run": True, "batches": 0}
-    assert counted == Pruned(messages=done.messages, conversations=22, media=47, held_back=3, **expected)
+    assert counted == Pruned(messages=done.messages, conversations=22, media=47, held_back=3, dry_run=True)
     assert done.batches > 5
     assert await keys(database, conversations, "chat") == {"old 0", "old 10", "old 20"}
 
