@@ -108,14 +108,11 @@ async def _record(store: ConversationStore, name: str, due: float) -> float:
 
 
 async def _left(database: Database, number: int) -> dict[str, float]:
-    fresh = select(func.count().label("rows")).where(messages.c.id.like("fresh-%"))
-    old = select(func.count().label("rows")).where(messages.c.id.like("old-%"))
-    (fresh_left,), (old_left,) = [await database.read(query) for query in (fresh, old)]
-    return {
-        "fresh_left": fresh_left["rows"],
-        "fresh_lost": number - fresh_left["rows"],
-        "old_left": old_left["rows"],
-    }
+    left = {}
+    for name in ("fresh", "old"):
+        rows = select(func.count().label("rows")).where(messages.c.id.like(f"{name}-%"))
+        left[name] = (await database.read(rows))[0]["rows"]
+    return {"fresh_left": left["fresh"], "fresh_lost": number - left["fresh"], "old_left": left["old"]}
 
 
 # ── the database ─────────────────────────────────────────────────────────────────────────────────
