@@ -3,11 +3,16 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
 
-from pipeline import RetryLater
+from api.adapters import Adapters
+from config import load, replaced
+from pipeline import Job, Pipeline, RetryLater
+from pipeline.message import now_ms
 from stages.audio.media import media
 from stages.cleanup import aged, run
 from stages.cleanup import conversations as cleanup_conversations
@@ -15,12 +20,14 @@ from stages.cleanup.conversations import ConversationsHandler
 from stages.cleanup.logs import LogsHandler
 from stages.cleanup.retention import Retention
 from stages.cleanup.run import Pruned
+from stages.cleanup.speech import OFF
 from stages.conversation.store import conversations, messages
-from stages.jobs import Prune
+from stages.jobs import CollectStatistics, Prune
 from stages.notification.alerts import alerts
 from stages.notification.log import notifications
 from stages.store import Database, StoreUnavailable
 from tests.cleaning import MONTH, NOW, Told, ago, chat, cleaned, context, fill, keys, note, says, sent, size
+from tests.support import Connector, add_all, until, working
 
 pytestmark = pytest.mark.integration
 
@@ -231,3 +238,22 @@ async def test_a_job_waits_for_a_database_that_is_away(
         job._envelope = type(job._envelope)(1, Prune(), "", "", 2**50)
         with pytest.raises(RetryLater, match="away"):
             await handler(job, Prune())
+
+
+async def test_a_worker_runs_the_stages_and_keeps_what_they_did(
+    connector: Connector, namespace: str, tmp_path: Path
+) -> None:
+    adapters = Adapters(replaced(load(environ={}), data={"folder": tmp_path}))
+    pipeline = Pipeline(stage for stage in adapters.pipeline() if stage.queue == "cleanup")
+    connect = connector(pipeline)
+    wanted = [Job(stage=name, payload=Prune()) for name in ("tts-cache", "conversations", "logs")]
+    wanted.append(Job(stage="stats", payload=CollectStatistics("2024-10-04")))
+    async with adapters.opened(), working(connect, pipeline), connect() as broker:
+        await chat(adapters.database, "old", ago(31, now_ms()))
+        speech, chat_job, log_job, stats = await add_all(broker, wanted)
+        views = [await until(broker, job, "completed") for job in (speech, chat_job, log_job, stats)]
+    results: list[Any] = [view.result for view in views]
+    assert results[0]["skipped"] == OFF
+    assert (results[1]["messages"], results[1]["heldBack"], results[1]["dryRun"]) == (3, 0, False)
+    assert results[2]["notifications"] == 0
+    assert results[3] == {"day": "2024-10-04", "tenants": 0}
