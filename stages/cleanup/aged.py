@@ -128,7 +128,7 @@ class Sweep:
 
 
 def among(columns: Sequence[Column[Any]], keys: Sequence[Key]) -> ColumnElement[bool]:
-    """Whether these one or two columns are one of the keys. (Of `(a, b) IN …` SQLite makes a scan of the table.)"""
+    """Whether these one or two columns are one of the keys. SQLite scans the table for `(a, b) IN …`."""
     if len(columns) == 1:
         return columns[0].in_([key[0] for key in keys])
     first, second = columns
