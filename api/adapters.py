@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, nullcontext
 from urllib.parse import urlsplit
 
 from api.checking import Checks
+from api.cleaning import cleaning_of
 from api.notifying import Notifications, sender_of
 from config import Settings
 from config.settings import Audio
@@ -66,6 +67,7 @@ class Adapters:
             self.synthesizer.read if self.synthesizer else None,
         )
         self.checks = Checks(settings, self.database, self.notifications.parts, self._folder)
+        self.cleaning = cleaning_of(settings.cleanup, self.database, self.synthesizer, self.checks.buried)
 
     def _synthesizer(self) -> CachedSynthesizer:
         speech = self._settings.speech
@@ -96,7 +98,7 @@ class Adapters:
             notification_timeout=_longest_notification(settings),
             tenant_rounds=settings.tenants.rounds,
         )
-        return build_pipeline(ports, limits, self.notifications.parts, self.checks.parts)
+        return build_pipeline(ports, limits, self.notifications.parts, self.cleaning, self.checks.parts)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

@@ -1,6 +1,6 @@
 """The health checks, made of the settings."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,6 +45,10 @@ class Checks:
         url, names = redis.url.reveal(), redis.namespace
         async with Broker(url, pipeline(), namespace=names, partitions=redis.partitions) as self._opened:
             yield
+
+    async def buried(self, since_ms: int, until_ms: int) -> Mapping[str, int]:
+        """How many jobs were buried in that time, by tenant."""
+        return await self._broker().buried_between(since_ms, until_ms)
 
     def _broker(self) -> Broker:
         if self._opened is None:

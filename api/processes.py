@@ -39,7 +39,8 @@ UP = {
     "worker": [
         "worker",
         "--stages",
-        "process-conversation,send-vendor,send-client,fallback,alert,receipt,health",
+        "process-conversation,send-vendor,send-client,fallback,alert,receipt,"
+        "tts-cache,conversations,logs,stats,health",
     ],
     "transcriber": ["worker", "--stages", "transcribe", "--nice", "10"],
 }

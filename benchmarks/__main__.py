@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from benchmarks import cleanup as cleanup_scenario
 from benchmarks import engine as engine_scenario
 from benchmarks import transcribe as transcribe_scenario
 from benchmarks import webhook as webhook_scenario
@@ -58,6 +59,17 @@ def transcribe(
         batch=batch, rounds=rounds, seconds=seconds, model=model, device=device
     )
     _finish(asyncio.run(measuring), json)
+
+
+@app.command()
+def cleanup(
+    messages: Annotated[int, typer.Option(help="Old messages, and as many fresh ones.")] = 1_000_000,
+    database: Annotated[str, typer.Option(help="sqlite, postgresql, or the address of an empty one.")] = "sqlite",
+    rate: Annotated[float, typer.Option(help="Messages a second that the chat records meanwhile.")] = 100,
+    json: Json = None,
+) -> None:
+    """Old chats deleted among as many fresh ones while chat goes on: how fast, and how long chat has to wait."""
+    _finish(asyncio.run(cleanup_scenario.measure(number=messages, database=database, rate=rate)), json)
 
 
 @app.command()

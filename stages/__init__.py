@@ -8,14 +8,21 @@ from pipeline import Pipeline, RetryPolicy, Stage
 from pipeline.stage import Batch, Handler
 from stages.audio.referenced import Referenced
 from stages.audio.transcribe import TranscribeHandler
+from stages.cleanup.collect import StatisticsHandler, with_day
+from stages.cleanup.conversations import ConversationsHandler
+from stages.cleanup.logs import LogsHandler
+from stages.cleanup.parts import Cleaning
+from stages.cleanup.speech import SpeechCacheHandler
 from stages.conversation.announce import Announced
 from stages.conversation.process import ConversationHandler
 from stages.health.check import Checking, HealthHandler
 from stages.jobs import (
     Alert,
     CheckHealth,
+    CollectStatistics,
     Fallback,
     ProcessConversation,
+    Prune,
     Receipt,
     SendClient,
     SendVendor,
@@ -36,8 +43,10 @@ KEEP_RESULTS = 86_400.0  # seconds a finished job can still be looked up
 # recipient who gets too much from holding up the tenant's others.
 PACED_ROUNDS = 20
 PATIENT = RetryPolicy(attempts=12, base=1.0, cap=60.0)  # six minutes, for what only needs the database
-KEEP_FINDINGS = 8 * 86_400.0  # seconds
-HEALTH_TIMEOUT = 90.0  # above those of its checks
+HEALTH_TIMEOUT = 90.0  # seconds, above those of its checks
+# One run at a time over all workers: two would only wait for each other. Those of a week can be compared.
+CLEANUP: dict[str, Any] = {"queue": "cleanup", "shared_limit": 1, "keep_results": 8 * 86_400.0}
+CLEANING: dict[str, Any] = {**CLEANUP, "timeout": 3600.0, "retry": PATIENT}
 RECEIPTS = Batch(500, 0.05)  # what WhatsApp tells comes in crowds, and is written at once
 
 
@@ -67,14 +76,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return self.tenant_rounds * concurrency
 
 
-def build_pipeline(ports: Ports, limits: Limits, notifying: Notifying, checking: Checking) -> Pipeline:
+def build_pipeline(
+    ports: Ports, limits: Limits, notifying: Notifying, cleaning: Cleaning, checking: Checking
+) -> Pipeline:
     """Every stage. A voice note goes transcribe → process-conversation → send-client, a text skips the first; what
-    cannot be sent goes to fallback, and alert says so."""
+    cannot be sent goes to fallback, and alert says so. The stages of cleanup are on their own."""
     return Pipeline(
         [
             *_audio(ports, limits),
             *_sending(notifying, limits),
             *_rescuing(notifying, limits),
+            *_cleaning(cleaning),
             *_checking(checking),
         ]
     )
@@ -190,15 +202,44 @@ def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
     ]
 
 
+def _cleaning(cleaning: Cleaning) -> list[Stage]:
+    database = cleaning.database
+    return [
+        Stage(
+            name="tts-cache",
+            payload=Prune,
+            handler=SpeechCacheHandler(cleaning.speech, cleaning.speech_days),
+            **CLEANING,
+        ),
+        Stage(
+            name="conversations",
+            payload=Prune,
+            handler=ConversationsHandler(database, cleaning.conversations),
+            **CLEANING,
+        ),
+        Stage(
+            name="logs",
+            payload=Prune,
+            handler=LogsHandler(database, cleaning.logs),
+            **CLEANING,
+        ),
+        Stage(
+            name="stats",
+            payload=CollectStatistics,
+            handler=StatisticsHandler(database, cleaning.buried),
+            check=with_day,
+            **CLEANING,
+        ),
+    ]
+
+
 def _checking(checking: Checking) -> list[Stage]:
     return [
         Stage(
-            queue="cleanup",
             name="health",
             payload=CheckHealth,
             handler=HealthHandler(checking),
-            shared_limit=1,
             timeout=HEALTH_TIMEOUT,
-            keep_results=KEEP_FINDINGS,
+            **CLEANUP,
         )
     ]

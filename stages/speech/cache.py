@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,19 @@ TEXT_LIMIT = 1_000  # characters: a good minute
 DURATION_LIMIT = 300.0  # seconds
 SIZE_LIMIT = 16 * 2**20  # bytes of a note that is read: WhatsApp takes no more
 KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}\.ogg")
+SHELVES = 256  # what keys begin with: 00/ to ff/
+UNFINISHED = re.compile(r"[0-9a-f]{64}\.ogg#\d+")  # a file that obstore was writing, and has not named yet
+CHUNK = 1_000  # keys that are listed and deleted at a time, as S3 does it
+
+
+class Shelf(msgspec.Struct, frozen=True):
+    """A part of the cache that was pruned: files that went, their bytes, the calls it took, and how far through
+    the whole cache that is, in per cent."""
+
+    files: int
+    bytes: int
+    batches: int
+    percent: int
 
 
 class CachedSynthesizer:
@@ -86,6 +100,40 @@ class CachedSynthesizer:
         except TimeoutError:
             raise SpeechUnavailable(f"reading {address} took longer than {self._timeout:g} s") from None
 
+    async def prune(self, before_ms: int, *, dry_run: bool) -> AsyncIterator[Shelf]:
+        """Delete the voice notes made before then (ms since the epoch), and what was left half-written; with
+        `dry_run` only count them. Nothing else in the folder or bucket is touched. Raises SpeechUnavailable.
+
+        It goes through the cache in 256 shelves, and through each in chunks, whatever lies there.
+        """
+        before = datetime.fromtimestamp(before_ms / 1000, UTC)
+        for number in range(SHELVES):
+            with self._place_named():
+                files, size, batches = await self._prune_shelf(f"{number:02x}", before, dry_run=dry_run)
+            yield Shelf(files, size, batches, 100 * (number + 1) // SHELVES)
+
+    async def _prune_shelf(self, shelf: str, before: datetime, *, dry_run: bool) -> tuple[int, int, int]:
+        """How many files went, their bytes, and how many calls deleted them."""
+        files = size = batches = 0
+        async for chunk in obstore.list(self._store, prefix=shelf, chunk_size=CHUNK):
+            old = [one for one in chunk if KEY.fullmatch(one["path"]) and one["last_modified"] < before]
+            if old and not dry_run:
+                await self._delete([one["path"] for one in old])
+                batches += 1
+            files, size = files + len(old), size + sum(one["size"] for one in old)
+        if self._in_s3:
+            return files, size, batches
+        left, bytes_left = await asyncio.to_thread(_unfinished, Path(self._place, shelf), before, dry_run)
+        return files + left, size + bytes_left, batches
+
+    async def _delete(self, keys: Sequence[str]) -> None:
+        try:
+            await obstore.delete_async(self._store, keys)
+        except FileNotFoundError:  # somebody else deletes them, too
+            for key in keys:
+                with suppress(FileNotFoundError):
+                    await obstore.delete_async(self._store, key)
+
     async def _bytes(self, key: str) -> bytes:
         try:
             found = await obstore.get_async(self._store, key)
@@ -136,3 +184,16 @@ class CachedSynthesizer:
             raise SpeechUnavailable(
                 f"cannot keep speech in {self._place} ({reason}); see the settings speech.cache and s3.endpoint"
             ) from error
+
+
+def _unfinished(shelf: Path, before: datetime, dry_run: bool) -> tuple[int, int]:
+    """Delete what a writer that was killed left in a folder, which obstore does not list; how many, and bytes."""
+    files = size = 0
+    for path in shelf.glob("[0-9a-f][0-9a-f]/*.ogg#*"):
+        with suppress(FileNotFoundError):
+            found = path.lstat()
+            if UNFINISHED.fullmatch(path.name) and found.st_mtime < before.timestamp():
+                if not dry_run:
+                    path.unlink()
+                files, size = files + 1, size + found.st_size
+    return files, size

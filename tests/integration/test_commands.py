@@ -13,6 +13,7 @@ from tests.commands import Command, call
 
 pytestmark = pytest.mark.integration
 
+CLEANING = ("tts-cache", "conversations", "logs", "stats", "health")
 SEND = ("enqueue", "notification", "send-client")
 PAYLOAD = '{"to": "5511987654321", "text": "Olá!"}'
 
@@ -172,7 +173,7 @@ def test_status_has_a_line_for_each_stage_with_how_it_is_steered(riacho: Command
         ["notification", "send-vendor", "0", "0", "0", "0", "0"],
         ["notification", "send-client", "0", "1", "0", "0", "0", "paused"],
         *(["notification", stage, "0", "0", "0", "0", "0"] for stage in ("fallback", "alert", "receipt")),
-        ["cleanup", "health", "0", "0", "0", "0", "0"],
+        *(["cleanup", stage, "0", "0", "0", "0", "0"] for stage in CLEANING),
     ]
     assert max(map(len, lines)) <= 80
 

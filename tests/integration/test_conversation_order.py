@@ -265,8 +265,9 @@ async def test_the_transcribe_stage_announces_its_notes(store: ConversationStore
     nowhere: Any = Nowhere()
     ports = Ports(nowhere, nowhere, store, nowhere)
     limits: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__, 1) | {"vocabulary": {}}
-    adapters = Adapters(load(environ={}))
-    pipeline = build_pipeline(ports, Limits(**limits), adapters.notifications.parts, adapters.checks.parts)
+    real = Adapters(load(environ={}))
+    parts = real.notifications.parts, real.cleaning, real.checks.parts
+    pipeline = build_pipeline(ports, Limits(**limits), *parts)
     handler = pipeline.stage("transcribe").handler
     note = Transcribe(source="x", message=Incoming("ana", "note", 1))
     body = seal(Job(stage="transcribe", payload=note, tenant="shop"))

@@ -1,0 +1,93 @@
+"""The stage `cleanup.conversations`: chats in which nothing was said for long, and voice notes of none."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, delete, exists, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline import Context
+from pipeline.message import now_ms
+from stages.audio.media import media
+from stages.cleanup.aged import Aged, Key, Sweep, among, number_of, parts_of
+from stages.cleanup.retention import Cutoffs, Retention
+from stages.cleanup.run import BATCH, Pruned, Run
+from stages.conversation.store import conversations, messages
+from stages.jobs import Prune
+from stages.notification.away import waiting_for_log
+from stages.store import Database
+
+CHATS = 50  # that share a transaction: with twenty messages each they fill it
+
+_its_chat = exists().where(conversations.c.tenant == media.c.tenant, conversations.c.chat == media.c.chat)
+SILENT_CHATS = Aged(conversations, (conversations.c.last_ms,), held=conversations.c.held)
+LOOSE_MEDIA = Aged(media, (media.c.at_ms,), loose=or_(media.c.chat == "", ~_its_chat))
+
+
+class ConversationsHandler:
+    """Deletes the chats whose last message is beyond the cutoff: their messages, then their media, then their
+    rows, which whoever writes to a chat has to lock first.
+
+    A transaction locks the rows of some chats, looks again that they are old, and deletes at most BATCH rows of
+    theirs; the next one goes on. So a message that comes meanwhile waits for one small transaction at most, and
+    makes its chat a young one, which is left as it is from then on. A run that is cut off has deleted whole
+    transactions, and the next run finds the rest.
+    """
+
+    def __init__(self, database: Database, retention: Retention, now: Callable[[], int] = now_ms) -> None:
+        self._database = database
+        self._retention = retention
+        self._now = now
+
+    async def __call__(self, ctx: Context, job: Prune) -> Pruned:
+        now, run = self._now(), Run(ctx, job)
+        with waiting_for_log(ctx, now):
+            await self._prune(run, self._retention.cutoffs(job, now))
+        return run.result()
+
+    async def _prune(self, run: Run, cutoffs: Cutoffs) -> None:
+        chats = Sweep(self._database, SILENT_CHATS, cutoffs)
+        loose = Sweep(self._database, LOOSE_MEDIA, cutoffs)
+        run.total = await chats.count() + await loose.count()
+        async for rows in chats.pages():
+            run.counts["held_back"] += chats.held_back(rows)
+            for some in parts_of(chats.due(rows), CHATS):
+                await (self._count(run, some) if run.dry else self._delete(run, chats, some))
+            await run.saw(len(rows))
+        await loose.prune(run, "media")
+
+    async def _count(self, run: Run, chats: Sequence[Key]) -> None:
+        run.counts["conversations"] += len(chats)
+        for table in (messages, media):
+            run.counts[table.name] += await number_of(self._database, table, _of(table, chats))
+
+    async def _delete(self, run: Run, sweep: Sweep, chats: Sequence[Key]) -> None:
+        while chats:
+            async with run.turn(self._database) as connection:
+                chats = await sweep.still_due(connection, chats)
+                gone = await _emptied(connection, chats) if chats else {}
+                empty = sum(gone.values()) < BATCH
+                if chats and empty:
+                    gone["conversations"] = await sweep.delete(connection, chats)
+            run.counts.update(gone)
+            chats = [] if empty else chats
+
+
+async def _emptied(connection: AsyncConnection, chats: Sequence[Key]) -> dict[str, int]:
+    """Delete up to BATCH rows of chats, and say how many of which table; fewer: there are no more."""
+    gone: dict[str, int] = {}
+    for table in (messages, media):
+        room = BATCH - sum(gone.values())
+        if room:
+            gone[table.name] = (await connection.execute(_some(table, chats, room))).rowcount
+    return gone
+
+
+def _some(table: Table, chats: Sequence[Key], limit: int) -> Any:
+    key = tuple_(*table.primary_key.columns)
+    some = select(*table.primary_key.columns).where(_of(table, chats)).limit(limit)
+    return delete(table).where(key.in_(some))
+
+
+def _of(table: Table, chats: Sequence[Key]) -> ColumnElement[bool]:
+    return among((table.c.tenant, table.c.chat), chats)
