@@ -3,11 +3,13 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
+from sqlalchemy import select
 
 from api.adapters import Adapters
 from config import Secret, load, replaced
@@ -21,13 +23,14 @@ from stages.cleanup.logs import LogsHandler
 from stages.cleanup.retention import Retention
 from stages.cleanup.run import Pruned
 from stages.cleanup.speech import OFF
+from stages.cleanup.statistics import statistics
 from stages.conversation.store import conversations, messages
 from stages.jobs import CollectStatistics, Prune
 from stages.notification.alerts import alerts
 from stages.notification.log import notifications
 from stages.store import Database, StoreUnavailable
 from tests.cleaning import MONTH, NOW, Told, ago, chat, cleaned, context, fill, keys, note, says, sent, size
-from tests.support import Connector, add_all, until, working
+from tests.support import Connector, add_all, add_one, until, working
 
 pytestmark = pytest.mark.integration
 
@@ -258,3 +261,21 @@ async def test_a_worker_runs_the_stages_and_keeps_what_they_did(
     assert (results[1]["messages"], results[1]["heldBack"], results[1]["dryRun"]) == (3, 0, False)
     assert results[2]["notifications"] == 0
     assert results[3] == {"day": "2024-10-04", "tenants": 0}
+
+
+async def test_the_statistics_count_what_was_buried(
+    connector: Connector, server: str, namespace: str, tmp_path: Path
+) -> None:
+    redis = {"url": Secret(server), "namespace": namespace}
+    adapters = Adapters(replaced(load(environ={}), data={"folder": tmp_path}, redis=redis))
+    pipeline = Pipeline(stage for stage in adapters.pipeline() if stage.name == "stats")
+    connect = connector(pipeline)
+    async with adapters.opened(), working(connect, pipeline), connect() as broker:
+        no_day = Job(stage="stats", payload=CollectStatistics("2024-02-31"), tenant="shop")
+        await until(broker, await add_one(broker, no_day), "failed")
+        today = datetime.now(UTC).date()
+        wanted = [CollectStatistics(str(day)) for day in (today, today - timedelta(days=1))]  # it may be midnight
+        for job in await add_all(broker, [Job(stage="stats", payload=payload) for payload in wanted]):
+            await until(broker, job, "completed")
+        rows = await adapters.database.read(select(statistics.c.tenant, statistics.c.failures))
+    assert [dict(row) for row in rows] == [{"tenant": "shop", "failures": 1}]
