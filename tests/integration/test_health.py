@@ -64,11 +64,25 @@ async def test_redis_is_well_warns_and_fails(tmp_path: Path) -> None:
         }
         await own.ask("CONFIG", "SET", "maxmemory", 0)
         await own.ask("REPLICAOF", "127.0.0.1", 1)
-        assert states(await check())["redis.replication"] == "failed"
+        work = WorkCheck(lambda: broker, 300, 300, 60)
+        found = await examine([Check("work", work), Check("redis", check)])
+        assert states(found)["redis.replication"] == "failed"
+        assert states(found)["work.one"] == "ok"
     await own.stop()
     async with Broker(own.url, PIPELINE) as broker:
         (finding,) = await ServerCheck(lambda: broker, 5.0, 0.8, "start it")()
         assert (finding.name, finding.state, finding.remedy) == ("redis", "failed", "start it")
+
+
+async def test_a_server_that_wants_a_password_is_told_from_one_that_is_away(tmp_path: Path) -> None:
+    own = OwnServer(tmp_path)
+    await own.start()
+    await own.ask("CONFIG", "SET", "requirepass", "hush")
+    async with Broker(own.url, PIPELINE) as broker:
+        (finding,) = await ServerCheck(lambda: broker, 5.0, 0.8, "set it")()
+        assert (finding.state, finding.remedy) == ("failed", "set it")
+        assert "Authentication required" in finding.detail
+    await own.stop()
 
 
 # ── work ─────────────────────────────────────────────────────────────────────────────────────────
