@@ -1,5 +1,6 @@
 """Jobs that come again and again: what is known of their schedules, and how far these have come."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
@@ -115,6 +116,7 @@ class Scheduling(Producing):
                 schedules.append(checked(msgspec.json.decode(definition, type=Schedule)))
             except (BadInput, ValueError):  # by a newer version, say
                 unreadable.append(name.decode())
+            await asyncio.sleep(0)  # there may be a thousand
         return Plans(int(version or 0), schedules, unreadable, frozenset(name.decode() for name in paused))
 
     async def schedule_time(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from api.adapters import Adapters
 from api.app import build_app
 from api.root import connector as connector_of
-from api.schedules import configured_schedules
+from api.schedules import configured_schedules, views
 from config import Secret, load, replaced
 from config.settings import OwnSchedule
 from pipeline import Broker, Pipeline, Schedule
@@ -192,17 +192,36 @@ async def test_what_cannot_be_put_is_refused(broker: Broker, monkeypatch: pytest
         await broker.remove_schedule("hourli")
 
 
-async def test_a_server_that_lost_everything_has_schedules_begin_anew(
+async def test_a_thousand_schedules_leave_others_their_turn(broker: Broker, clock: Clock) -> None:
+    for n in range(200):
+        await broker.put_schedule(msgspec.structs.replace(HOURLY, name=f"s{n}"))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    for look in (started(broker, clock), views(broker, [])):
+        turns = 0
+        await look
+        assert turns > 200
+    beside.cancel()
+
+
+async def test_a_server_that_lost_everything_loses_no_slot_of_the_configurations(
     broker: Broker, clock: Clock, redis: Any, namespace: str
 ) -> None:
     scheduler = await started(broker, clock, HOURLY)
-    await redis.delete(*[key async for key in redis.scan_iter(f"{{{namespace}*")])
-    clock.now = FIRST
-    assert await scheduler.run_once() == 0
-    clock.now = FIRST + 60_000
-    assert await scheduler.run_once() == 0
-    clock.now = FIRST + HOUR
-    assert await scheduler.run_once() == 1
+    for slot in (FIRST, FIRST + HOUR):
+        await redis.delete(*[key async for key in redis.scan_iter(f"{{{namespace}*")])
+        clock.now = slot
+        assert [await scheduler.run_once() + await scheduler.run_once(), await scheduler.run_once()] == [1, 0]
+        await broker.pause_schedule("hourly", ["hourly"])  # so that the version is another, too
+        await broker.resume_schedule("hourly", ["hourly"], at_ms=clock.now)
+        assert await scheduler.run_once() == 0
 
 
 async def test_of_several_who_did_the_same_one_is_heard_and_nothing_goes_back(
