@@ -196,6 +196,8 @@ def test_what_croniter_knows_is_taken(cron: str) -> None:
         ({"cron": "61 * * * *"}, "cron '61 * * * *' is no cron expression: [61 * * * *] is not acceptable"),
         ({"cron": "0 0 * foo *"}, "is no cron expression"),
         ({"cron": "0 2-2 * * *"}, "a range from a value to itself would stand for all"),
+        ({"cron": "00-0 2 * * *"}, "a range from a value to itself would stand for all"),
+        ({"cron": "0 2-02 * * *"}, "a range from a value to itself would stand for all"),
         ({"cron": "R 2 * * *"}, "name one"),
         ({"cron": "0 h(2-4) * * *"}, "name one"),
         ({"cron": "0 0 31 2 *"}, "cron '0 0 31 2 *' never comes"),
