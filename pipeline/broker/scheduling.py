@@ -15,6 +15,7 @@ from pipeline.schedule import Plans, Schedule, ScheduleState, checked
 from pipeline.signals import Inbox
 
 MOST_SCHEDULES = 1000  # put at run time
+GONE_AFTER = 120_000  # ms without a look at its schedules, after which a scheduler is taken to be gone
 
 
 class Advance(NamedTuple):
@@ -129,15 +130,15 @@ class Scheduling(Producing):
         return self._signals.listen(self._keys.schedules.changes)
 
     async def see_schedules(
-        self, schedules: Sequence[Schedule], at_ms: int, *, anew: bool = False
+        self, schedules: Sequence[Schedule], at_ms: int, *, anew: bool = False, gone_after: int = GONE_AFTER
     ) -> dict[str, ScheduleState]:
         """How far schedules have come, by name; those that nobody knows yet begin at `at_ms`, as do those that are
-        known with other times if `anew`."""
+        known with other times if `anew`, or if nobody with those looked at them for `gone_after` ms."""
         if not schedules:
             return {}
         places = [self._keys.schedule(schedule.name) for schedule in schedules]
         prints = [schedule.fingerprint for schedule in schedules]
-        found: list[list[bytes]] = await scripts.see(self._wire, places, [at_ms, int(anew), *prints])
+        found: list[list[bytes]] = await scripts.see(self._wire, places, [at_ms, int(anew), gone_after, *prints])
         return {schedule.name: _state(each) for schedule, each in zip(schedules, found, strict=True)}
 
     async def schedule_states(self, names: Collection[str]) -> dict[str, ScheduleState]:

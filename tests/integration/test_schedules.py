@@ -20,7 +20,7 @@ from config import Secret, load, replaced
 from config.settings import OwnSchedule
 from pipeline import Broker, Pipeline, Schedule
 from pipeline.broker import scheduling
-from pipeline.broker.scheduling import Advance
+from pipeline.broker.scheduling import GONE_AFTER, Advance
 from pipeline.errors import BadInput, BadPayload, UnknownStage
 from pipeline.schedule import next_slot
 from pipeline.services.scheduler import Scheduler
@@ -89,16 +89,26 @@ async def test_nothing_before_its_first_sight_is_made_up_for(broker: Broker, clo
 
 
 async def test_changed_times_count_from_the_change_on(broker: Broker, clock: Clock) -> None:
-    yearly = msgspec.structs.replace(HOURLY, cron="0 0 1 1 *")
-    old = await started(broker, clock, yearly)
-    clock.now += 40 * 24 * HOUR
+    old = await started(broker, clock, HOURLY)
+    clock.now = FIRST - 60_000
     minutely = msgspec.structs.replace(HOURLY, cron="* * * * *", misfire="all")
     new = await started(broker, clock, minutely)
-    clock.now += 60_000
+    clock.now = FIRST
     assert await new.run_once() == 1
-    clock.now += 400 * 24 * HOUR
     assert await old.run_once() == 0, "it is left to who started later"
     assert (await state_of(broker)).missed == 0
+
+
+async def test_when_nobody_with_other_times_is_there_any_more_who_is_left_takes_over(
+    broker: Broker, clock: Clock
+) -> None:
+    lasting = await started(broker, clock, HOURLY)
+    await started(broker, clock, msgspec.structs.replace(HOURLY, cron="0 0 1 1 *"))  # and it ends
+    clock.now = FIRST
+    assert await lasting.run_once() == 0
+    for clock.now in (FIRST + GONE_AFTER, FIRST + HOUR):
+        fired = await lasting.run_once()
+    assert fired == 1
 
 
 async def test_a_slot_that_a_full_stage_refuses_stays_due_within_its_grace(
