@@ -129,6 +129,10 @@ def checked(schedule: Schedule) -> Schedule:
         )
     if (size := len(msgspec.json.encode(schedule.payload))) > LARGEST_PAYLOAD:
         raise BadInput(f"{about}: a payload of {size:,} bytes; it may have {LARGEST_PAYLOAD:,}")
+    try:
+        msgspec.msgpack.encode(schedule.payload)  # as jobs are
+    except OverflowError as error:
+        raise BadInput(f"{about}: its payload: {error}") from None
     return schedule
 
 

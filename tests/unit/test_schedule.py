@@ -196,6 +196,7 @@ def test_what_croniter_knows_is_taken(cron: str) -> None:
         ({"cron": "61 * * * *"}, "cron '61 * * * *' is no cron expression: [61 * * * *] is not acceptable"),
         ({"cron": "0 0 * foo *"}, "is no cron expression"),
         ({"cron": "0 2-2 * * *"}, "a range from a value to itself would stand for all"),
+        ({"payload": {"n": 2**70}}, "its payload: can't serialize ints"),
         ({"cron": "00-0 2 * * *"}, "a range from a value to itself would stand for all"),
         ({"cron": "0 2-02 * * *"}, "a range from a value to itself would stand for all"),
         ({"cron": "R 2 * * *"}, "name one"),
