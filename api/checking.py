@@ -89,7 +89,7 @@ class Checks:
         speech, s3 = self._settings.speech, self._settings.s3
         checks = [
             Check(f"bucket.{bucket}", BucketCheck(f"bucket.{bucket}", s3.endpoint, bucket))
-            for bucket in s3.buckets
+            for bucket in dict.fromkeys(s3.buckets)
         ]
         if speech.engine == "off":
             return checks

@@ -1,5 +1,6 @@
 """Schedules: those of the configuration, and how all of them are, for the command line and over HTTP."""
 
+import asyncio
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -146,6 +147,7 @@ def _queue(broker: Broker, stage: str) -> str:
 
 async def _last(broker: Broker, state: ScheduleState) -> LastFired | None:
     if not state.job:
+        await asyncio.sleep(0)  # there may be a thousand, and nobody else would be answered meanwhile
         return None
     last = LastFired(_moment(state.fired), state.job, _moment(state.slot) if state.slot else None)
     try:

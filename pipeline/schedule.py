@@ -30,7 +30,7 @@ LONGEST_TENANT = 200  # characters
 A_DAY = 26 * 3_600_000  # ms; and a bit: no clock was ever put forward or back by more
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}", re.ASCII)
-EQUAL_RANGE = re.compile(r"\b(\w+)-\1\b")
+EQUAL_RANGE = re.compile(r"\b0*(\w+)-0*\1\b")
 MISFIRES = ("skip", "once", "all")
 SHORT = {
     "@hourly": "0 * * * *",
@@ -129,6 +129,10 @@ def checked(schedule: Schedule) -> Schedule:
         )
     if (size := len(msgspec.json.encode(schedule.payload))) > LARGEST_PAYLOAD:
         raise BadInput(f"{about}: a payload of {size:,} bytes; it may have {LARGEST_PAYLOAD:,}")
+    try:
+        msgspec.msgpack.encode(schedule.payload)  # as jobs are
+    except OverflowError as error:
+        raise BadInput(f"{about}: its payload: {error}") from None
     return schedule
 
 

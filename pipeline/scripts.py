@@ -10,16 +10,19 @@ from pipeline.wire import Wire
 
 # What finishes work runs though the server's memory is used up: else nothing could ever free any.
 WHATEVER_THE_MEMORY = b"#!lua flags=allow-oom\n"
+# What only looks runs on a replica, too.
+READS = b"#!lua flags=no-writes\n"
 
 
 class Script:
     """A script by its file name; loads itself again where the server does not know it (restart, flush).
-    One that `takes_in` jobs does not run when the server has no memory for them."""
+    One that `takes_in` jobs does not run when the server has no memory for them; one that only `reads` runs on
+    replicas, too."""
 
-    def __init__(self, name: str, *, takes_in: bool = False) -> None:
+    def __init__(self, name: str, *, takes_in: bool = False, reads: bool = False) -> None:
         folder = files("pipeline") / "lua"
         text = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
-        self._text = text if takes_in else WHATEVER_THE_MEMORY + text
+        self._text = text if takes_in else (READS if reads else WHATEVER_THE_MEMORY) + text
         self._sha = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
     async def __call__(self, wire: Wire, keys: list[str], args: list[Any]) -> Any:
@@ -34,7 +37,7 @@ settle = Script("settle")
 park = Script("park")
 reclaim = Script("reclaim")
 renew = Script("renew")
-ages = Script("ages")
+ages = Script("ages", reads=True)
 bury = Script("bury")
 leave = Script("leave")
 replay = Script("replay", takes_in=True)

@@ -125,7 +125,11 @@ class Wire:
         connection = Connection(made)
         if self._closed:  # before, or meanwhile
             await connection.close()
-        (connection.id,) = await connection.ask(pack(("CLIENT", "ID")), 1, CALL_TIMEOUT)
+        (answer,) = await connection.ask(pack(("CLIENT", "ID")), 1, CALL_TIMEOUT)
+        if isinstance(answer, Exception):  # it wants a password, say
+            await connection.close()
+            raise RedisConnectionError(str(answer)) from answer
+        connection.id = answer
         return connection
 
     @asynccontextmanager

@@ -86,7 +86,8 @@ class Consuming(Access):
         """Take over entries that are due again or whose consumer was silent for `lease` seconds."""
         limit = self.pipeline.stage(stage).account_limit
         args = [GROUP, consumer, int(lease * 1000), min(count, MOST_PER_CALL), limit]
-        due_in, found = await scripts.reclaim(self._wire, [*self._keys.place(stage, partition)], args)
+        keys = [*self._keys.place(stage, partition), self._keys.held_longest(stage, partition)]
+        due_in, found = await scripts.reclaim(self._wire, keys, args)
         deliveries = [_delivery(stage, partition, *entry) for entry in found]
         return Reclaimed(deliveries, due_in / 1000 if due_in >= 0 else None)
 
@@ -127,8 +128,8 @@ class Consuming(Access):
     async def leave(self, consumer: str) -> None:
         """Forget a consumer wherever it holds nothing."""
         for stage, partition in self._places(self.pipeline):
-            key = self._keys.stream(stage.name, partition)
-            await scripts.leave(self._wire, [key], [GROUP, consumer])
+            keys = [self._keys.stream(stage.name, partition), self._keys.held_longest(stage.name, partition)]
+            await scripts.leave(self._wire, keys, [GROUP, consumer])
 
     # Entries of one call lie in one stage and partition.
 

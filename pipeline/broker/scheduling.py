@@ -1,5 +1,6 @@
 """Jobs that come again and again: what is known of their schedules, and how far these have come."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from pipeline.schedule import Plans, Schedule, ScheduleState, checked
 from pipeline.signals import Inbox
 
 MOST_SCHEDULES = 1000  # put at run time
+GONE_AFTER = 120_000  # ms without a look at its schedules, after which a scheduler is taken to be gone
 
 
 class Advance(NamedTuple):
@@ -115,6 +117,7 @@ class Scheduling(Producing):
                 schedules.append(checked(msgspec.json.decode(definition, type=Schedule)))
             except (BadInput, ValueError):  # by a newer version, say
                 unreadable.append(name.decode())
+            await asyncio.sleep(0)  # there may be a thousand
         return Plans(int(version or 0), schedules, unreadable, frozenset(name.decode() for name in paused))
 
     async def schedule_time(self) -> tuple[int, int]:
@@ -127,15 +130,15 @@ class Scheduling(Producing):
         return self._signals.listen(self._keys.schedules.changes)
 
     async def see_schedules(
-        self, schedules: Sequence[Schedule], at_ms: int, *, anew: bool = False
+        self, schedules: Sequence[Schedule], at_ms: int, *, anew: bool = False, gone_after: int = GONE_AFTER
     ) -> dict[str, ScheduleState]:
         """How far schedules have come, by name; those that nobody knows yet begin at `at_ms`, as do those that are
-        known with other times if `anew`."""
+        known with other times if `anew`, or if nobody with those looked at them for `gone_after` ms."""
         if not schedules:
             return {}
         places = [self._keys.schedule(schedule.name) for schedule in schedules]
         prints = [schedule.fingerprint for schedule in schedules]
-        found: list[list[bytes]] = await scripts.see(self._wire, places, [at_ms, int(anew), *prints])
+        found: list[list[bytes]] = await scripts.see(self._wire, places, [at_ms, int(anew), gone_after, *prints])
         return {schedule.name: _state(each) for schedule, each in zip(schedules, found, strict=True)}
 
     async def schedule_states(self, names: Collection[str]) -> dict[str, ScheduleState]:

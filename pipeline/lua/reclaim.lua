@@ -4,7 +4,7 @@ consumers silent for longer than the lease). Failed and crashed work come back b
 delayed jobs whose time has come go into the stream, and consumers that hold nothing and were not heard of for ten
 leases are forgotten. A paused stage gives nothing.
 
-KEYS  the place
+KEYS  the place, then what each consumer has held longest
 ARGV[1] group   ARGV[2] the claiming consumer   ARGV[3] lease ms   ARGV[4] most entries to take
 ARGV[5] the stage's tenant limit
 
@@ -62,6 +62,7 @@ for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', p.stream, group)) do
       for _, entry in ipairs(stale) do take(entry[1], lease, name, entry[4], 0) end
     elseif pending == 0 and idle > 10 * lease and name ~= me then
       redis.call('XGROUP', 'DELCONSUMER', p.stream, group, name)
+      redis.call('HDEL', KEYS[11], name)
     end
   end
 end

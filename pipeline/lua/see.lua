@@ -1,17 +1,21 @@
 --[[
 see: begin with schedules that nobody knows yet: what was due before is not made up for. One that is known with other
-times begins anew for whoever has just started; others leave it to them.
+times begins anew for whoever has just started; others leave it to them, until none of them was heard of for a while.
 
 KEYS  each schedule's state
-ARGV[1] ms now   ARGV[2] 1 for whoever has just started   then each schedule's fingerprint
+ARGV[1] ms now   ARGV[2] 1 for whoever has just started   ARGV[3] ms after which who was not heard of is gone
+then each schedule's fingerprint
 Returns each state (HGETALL).
 ]]
-local states = {}
+local states, now = {}, tonumber(ARGV[1])
 for n, key in ipairs(KEYS) do
-  local known, wanted = redis.call('HGET', key, 'fingerprint'), ARGV[n + 2]
-  if not known or (known ~= wanted and ARGV[2] == '1') then
+  local found, wanted = redis.call('HMGET', key, 'fingerprint', 'seen'), ARGV[n + 3]
+  local known, seen = found[1], tonumber(found[2] or 0)
+  if not known or (known ~= wanted and (ARGV[2] == '1' or now - seen > tonumber(ARGV[3]))) then
     redis.call('HSET', key, 'fingerprint', wanted, 'done', ARGV[1], 'refused', '0')
+    known, seen = wanted, 0
   end
+  if known == wanted and now > seen then redis.call('HSET', key, 'seen', ARGV[1]) end
   states[n] = redis.call('HGETALL', key)
 end
 return states

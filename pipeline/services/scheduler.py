@@ -92,7 +92,15 @@ class Scheduler:
         now = self._clock() if self._clock else now
         if version != self._version:
             await self._learn(now)
+        else:
+            await self._stand_by(now)
         return now
+
+    async def _stand_by(self, now: int) -> None:
+        """Say that we are here for the configuration's; those with other times are ours when nobody else is."""
+        await self._recall(now)
+        ours = [schedule for name, schedule in self._configured.items() if name in self._all]
+        await self._broker.see_schedules(ours, now)
 
     async def _learn(self, now: int) -> None:
         """All schedules, and how far they have come."""
@@ -101,6 +109,7 @@ class Scheduler:
             self._say(name, "cannot be read; it is left to workers of another version")
         others = (schedule for schedule in plans.schedules if schedule.name not in self._configured)
         configured, put = (list(filter(self._has_stage, some)) for some in (self._configured.values(), others))
+        await self._recall(now)
         # Whoever starts last has the word on the configuration's; what is put at run time, whoever put it last.
         states = await self._broker.see_schedules(configured, now, anew=not self._claimed)
         states |= await self._broker.see_schedules(put, now)
@@ -112,6 +121,13 @@ class Scheduler:
         for name, schedule in self._all.items():
             if name not in self._paused:
                 self._plan(schedule, states[name].done)
+            await asyncio.sleep(0)  # of a thousand, jobs beside it would feel it
+
+    async def _recall(self, now: int) -> None:
+        """What was due when the server is found to have lost how far the configuration's have come, still is."""
+        for schedule in self._configured.values():
+            if (due := self._next.get(schedule.name, NEVER)) <= now:
+                await self._broker.see_schedules([schedule], due - 1, gone_after=NEVER)
 
     def _has_stage(self, schedule: Schedule) -> bool:
         """Whether this worker knows its stage; one of an older version may meet a newer configuration."""

@@ -1,12 +1,18 @@
 """What a check found, and how checks are run."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from pipeline import RiachoError
+
+T = TypeVar("T")
+
+MOST_HANGING = 3  # threads of one name
 
 State = Literal["ok", "warning", "failed"]
 
@@ -27,6 +33,33 @@ class Check(msgspec.Struct, frozen=True):
     name: str
     ask: Callable[[], Awaitable[Sequence[Finding]]]
     timeout: float = 10.0
+
+
+class StillHangs(RiachoError):
+    """Earlier looks at the same have not come back."""
+
+
+async def aside(name: str, look: Callable[[], T]) -> T:
+    """What `look` answers, on a thread of its own that nobody waits for: on a file system that hangs, one of the
+    event loop's own would be lost to everybody else, and keep the process from ending. Raises StillHangs."""
+    thread_name = f"health-{name}"
+    if sum(thread.name == thread_name for thread in threading.enumerate()) >= MOST_HANGING:
+        raise StillHangs("earlier looks at it have not come back")
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def tell(say: Callable[[Any], None], what: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            loop.call_soon_threadsafe(lambda: None if answer.done() else say(what))
+
+    def run() -> None:
+        try:
+            tell(answer.set_result, look())
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            tell(answer.set_exception, error)
+
+    threading.Thread(target=run, name=thread_name, daemon=True).start()
+    return await answer
 
 
 async def examine(checks: Sequence[Check]) -> list[Finding]:

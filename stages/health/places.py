@@ -1,6 +1,5 @@
 """Checks of where things are kept: the database, the disk, folders and buckets, the model's weights."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from sqlalchemy import false, select
 
 from stages.audio.weights import look_for
-from stages.health.finding import Finding, State
+from stages.health.finding import Finding, State, aside
 from stages.object_store import bucket_at
 from stages.store import Database, StoreUnavailable, metadata
 
@@ -45,7 +44,7 @@ class SpaceCheck(msgspec.Struct, frozen=True):
     folder: Path
 
     async def __call__(self) -> Sequence[Finding]:
-        free = (await asyncio.to_thread(shutil.disk_usage, _existing(self.folder))).free
+        free = await aside("space", lambda: shutil.disk_usage(_existing(self.folder)).free)
         state: State = "failed" if free < VERY_LOW else "warning" if free < LOW else "ok"
         remedy = "" if state == "ok" else "make room, or set data.folder to where there is some"
         return [Finding("space", state, f"{free / GIB:,.1f} GiB free for {self.folder}", remedy)]
@@ -60,7 +59,7 @@ class ModelCheck(msgspec.Struct, frozen=True):
     compute_type: str
 
     async def __call__(self) -> Sequence[Finding]:
-        return [await asyncio.to_thread(self._look)]
+        return [await aside("model", self._look)]
 
     def _look(self) -> Finding:
         weights = look_for(self.model, self.cache)
@@ -93,11 +92,14 @@ class FolderCheck(msgspec.Struct, frozen=True):
     folder: Path
 
     async def __call__(self) -> Sequence[Finding]:
-        place = _existing(self.folder)
-        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        if await aside(self.name, self._can_be_written_to):
             return [Finding(self.name, "ok", f"{self.folder} can be written to")]
         detail = f"{self.folder} cannot be written to"
         return [Finding(self.name, "failed", detail, "see the setting speech.cache")]
+
+    def _can_be_written_to(self) -> bool:
+        place = _existing(self.folder)
+        return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 class BucketCheck(msgspec.Struct, frozen=True):

@@ -36,9 +36,12 @@ class HealthLog:
         self._database = database
 
     async def keep(self, findings: Sequence[Finding], at: int) -> Kept:
-        """Keep what a check found, in one step, and forget what there is no more; returns `kept` of it."""
+        """Keep what a check found, in one step, and forget what there is no more; returns `kept` of it. Of two
+        findings of one name the last is kept."""
         await self._database.write(delete(health).where(_gone(findings), health.c.checked_ms < at))
-        insert = self._database.insert(health).values([_row(finding, at) for finding in findings])
+        # PostgreSQL changes no row twice in one statement.
+        rows = list({finding.name: _row(finding, at) for finding in findings}.values())
+        insert = self._database.insert(health).values(rows)
         new = insert.excluded
         values = {
             "state": new.state,

@@ -269,3 +269,23 @@ async def test_they_are_counted_page_by_page_and_the_end_is_not_among_them(
     for n in range(1, 8):
         await redis.xadd(Keys(namespace).dead("two", 1), {"e": b"?"}, id=f"{n * 1000}-5")
     assert await broker.buried_between(2000, 7000) == {"": 5}
+
+
+async def test_of_consumers_that_are_gone_nothing_is_kept(broker: Broker, redis: Redis, namespace: str) -> None:
+    noted = Keys(namespace).held_longest("one", 0)
+    await broker.ensure_groups()
+    for consumer in ("leaves", "falls-silent"):
+        await broker.add([Job(stage="one", payload=Number(n)) for n in range(8)])
+        (delivery, *others) = await broker.fetch("one", 0, consumer, 8, 100)
+        delivery.taken = time.monotonic()
+        await broker.renew("one", 0, consumer, [delivery])
+        await broker.release("one", 0, consumer, [delivery, *others])
+    assert set(await redis.hkeys(noted)) == {b"leaves", b"falls-silent"}
+    await broker.leave("leaves")
+    assert await redis.hkeys(noted) == [b"falls-silent"]
+
+    async def forgotten() -> bool:
+        await broker.reclaim("one", 0, "another", 0.001, 1)
+        return not await redis.exists(noted)
+
+    await eventually(forgotten)

@@ -1,6 +1,7 @@
 """The health check: what each part of it finds, what is kept of it, and who is told when."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ from api.root import connector
 from pipeline import Broker, Job, Pipeline
 from stages.audio import weights
 from stages.health.check import Checking, HealthHandler
-from stages.health.finding import Check, Finding, State, examine
-from stages.health.places import BucketCheck, FolderCheck, ModelCheck, StoreCheck
+from stages.health.finding import MOST_HANGING, Check, Finding, State, examine
+from stages.health.places import BucketCheck, FolderCheck, ModelCheck, SpaceCheck, StoreCheck
 from stages.health.senders import EmailCheck, WhatsAppCheck
 from stages.health.server import ServerCheck
 from stages.health.states import HealthLog, health
@@ -64,11 +65,25 @@ async def test_redis_is_well_warns_and_fails(tmp_path: Path) -> None:
         }
         await own.ask("CONFIG", "SET", "maxmemory", 0)
         await own.ask("REPLICAOF", "127.0.0.1", 1)
-        assert states(await check())["redis.replication"] == "failed"
+        work = WorkCheck(lambda: broker, 300, 300, 60)
+        found = await examine([Check("work", work), Check("redis", check)])
+        assert states(found)["redis.replication"] == "failed"
+        assert states(found)["work.one"] == "ok"
     await own.stop()
     async with Broker(own.url, PIPELINE) as broker:
         (finding,) = await ServerCheck(lambda: broker, 5.0, 0.8, "start it")()
         assert (finding.name, finding.state, finding.remedy) == ("redis", "failed", "start it")
+
+
+async def test_a_server_that_wants_a_password_is_told_from_one_that_is_away(tmp_path: Path) -> None:
+    own = OwnServer(tmp_path)
+    await own.start()
+    await own.ask("CONFIG", "SET", "requirepass", "hush")
+    async with Broker(own.url, PIPELINE) as broker:
+        (finding,) = await ServerCheck(lambda: broker, 5.0, 0.8, "set it")()
+        assert (finding.state, finding.remedy) == ("failed", "set it")
+        assert "Authentication required" in finding.detail
+    await own.stop()
 
 
 # ── work ─────────────────────────────────────────────────────────────────────────────────────────
@@ -237,6 +252,22 @@ async def test_a_check_that_raises_or_hangs_has_failed_without_saying_a_secret()
     assert "hush" not in repr(found)
 
 
+def test_a_file_system_that_hangs_holds_up_neither_the_other_checks_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mended = threading.Event()
+    monkeypatch.setattr("os.access", lambda *_: mended.wait(20))
+    checks = [Check(name, FolderCheck(name, tmp_path), 0.3) for name in ("one", "two")]
+    checks.append(Check("space", SpaceCheck(tmp_path)))
+    began = time.monotonic()
+    assert states(asyncio.run(examine(checks))) == {"one": "failed", "two": "failed", "space": "ok"}
+    for _ in range(MOST_HANGING):
+        (finding,) = asyncio.run(examine(checks[:1]))
+    assert "have not come back" in finding.detail
+    assert time.monotonic() - began < 10
+    mended.set()
+
+
 class Doctor:
     """A handler whose findings a test sets."""
 
@@ -278,6 +309,14 @@ async def test_a_job_that_comes_back_tells_the_same_again_without_checking(docto
     assert await doctor.run(2, a="ok") == ["a: falhou"]
     assert doctor.asked == 2
     assert await doctor.run(3, a="ok") == ["a: voltou ao normal"]
+
+
+async def test_two_findings_of_one_name_are_kept_as_one(doctor: Doctor) -> None:
+    at = 1_790_000_000_000
+    await doctor.log.keep([Finding("a", "ok", "")], at - 1)
+    kept = await doctor.log.keep([Finding("a", "ok", ""), Finding("a", "failed", "")], at)
+    assert [(each.name, each.state) for each in kept.findings] == [("a", "failed")]
+    assert kept.changed == {"a"}
 
 
 async def test_what_is_gone_is_forgotten_but_not_what_is_unknown(doctor: Doctor) -> None:

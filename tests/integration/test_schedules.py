@@ -15,13 +15,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from api.adapters import Adapters
 from api.app import build_app
 from api.root import connector as connector_of
-from api.schedules import configured_schedules
+from api.schedules import configured_schedules, views
 from config import Secret, load, replaced
 from config.settings import OwnSchedule
 from pipeline import Broker, Pipeline, Schedule
 from pipeline.broker import scheduling
-from pipeline.broker.scheduling import Advance
+from pipeline.broker.scheduling import GONE_AFTER, Advance
 from pipeline.errors import BadInput, BadPayload, UnknownStage
+from pipeline.schedule import next_slot
 from pipeline.services.scheduler import Scheduler
 from tests.commands import Command, call
 from tests.support import Connector, Noted, depths, eventually, jobs, stage, unused, working
@@ -88,16 +89,26 @@ async def test_nothing_before_its_first_sight_is_made_up_for(broker: Broker, clo
 
 
 async def test_changed_times_count_from_the_change_on(broker: Broker, clock: Clock) -> None:
-    yearly = msgspec.structs.replace(HOURLY, cron="0 0 1 1 *")
-    old = await started(broker, clock, yearly)
-    clock.now += 40 * 24 * HOUR
+    old = await started(broker, clock, HOURLY)
+    clock.now = FIRST - 60_000
     minutely = msgspec.structs.replace(HOURLY, cron="* * * * *", misfire="all")
     new = await started(broker, clock, minutely)
-    clock.now += 60_000
+    clock.now = FIRST
     assert await new.run_once() == 1
-    clock.now += 400 * 24 * HOUR
     assert await old.run_once() == 0, "it is left to who started later"
     assert (await state_of(broker)).missed == 0
+
+
+async def test_when_nobody_with_other_times_is_there_any_more_who_is_left_takes_over(
+    broker: Broker, clock: Clock
+) -> None:
+    lasting = await started(broker, clock, HOURLY)
+    await started(broker, clock, msgspec.structs.replace(HOURLY, cron="0 0 1 1 *"))  # and it ends
+    clock.now = FIRST
+    assert await lasting.run_once() == 0
+    for clock.now in (FIRST + GONE_AFTER, FIRST + HOUR):
+        fired = await lasting.run_once()
+    assert fired == 1
 
 
 async def test_a_slot_that_a_full_stage_refuses_stays_due_within_its_grace(
@@ -192,17 +203,43 @@ async def test_what_cannot_be_put_is_refused(broker: Broker, monkeypatch: pytest
         await broker.remove_schedule("hourli")
 
 
-async def test_a_server_that_lost_everything_has_schedules_begin_anew(
+async def test_many_schedules_leave_others_their_turn(
+    broker: Broker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(20):
+        await broker.put_schedule(msgspec.structs.replace(HOURLY, name=f"s{n}"))
+    turns, seen = 0, []
+
+    def noting(schedule: Schedule, after_ms: int) -> int | None:
+        seen.append(turns)
+        return next_slot(schedule, after_ms)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("pipeline.services.scheduler.next_slot", noting)
+    monkeypatch.setattr("api.schedules.next_slot", noting)
+    beside = asyncio.create_task(others())
+    await started(broker, clock)
+    await views(broker, [])
+    beside.cancel()
+    assert len(set(seen)) == 40
+
+
+async def test_a_server_that_lost_everything_loses_no_slot_of_the_configurations(
     broker: Broker, clock: Clock, redis: Any, namespace: str
 ) -> None:
     scheduler = await started(broker, clock, HOURLY)
-    await redis.delete(*[key async for key in redis.scan_iter(f"{{{namespace}*")])
-    clock.now = FIRST
-    assert await scheduler.run_once() == 0
-    clock.now = FIRST + 60_000
-    assert await scheduler.run_once() == 0
-    clock.now = FIRST + HOUR
-    assert await scheduler.run_once() == 1
+    for slot in (FIRST, FIRST + HOUR):
+        await redis.delete(*[key async for key in redis.scan_iter(f"{{{namespace}*")])
+        clock.now = slot
+        assert [await scheduler.run_once() + await scheduler.run_once(), await scheduler.run_once()] == [1, 0]
+        await broker.pause_schedule("hourly", ["hourly"])  # so that the version is another, too
+        await broker.resume_schedule("hourly", ["hourly"], at_ms=clock.now)
+        assert await scheduler.run_once() == 0
 
 
 async def test_of_several_who_did_the_same_one_is_heard_and_nothing_goes_back(
