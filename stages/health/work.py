@@ -30,7 +30,7 @@ class WorkCheck(msgspec.Struct, frozen=True):
     def _judged(self, status: StageStatus, ages: StageAges, workers: int) -> Finding:
         name, waiting, active = f"work.{status.stage}", ages.waiting or 0.0, ages.active or 0.0
         longest = f"the oldest for {waiting:.0f} s; {status.active} active, for {active:.0f} s"
-        detail = f"{status.waiting} waiting, {longest}"
+        detail = f"{status.waiting} waiting, {longest}" if status.waiting or status.active else "nothing to do"
         if active > self.active:
             remedy = "see its worker's log; 'riacho cancel' has a job stopped"
             return Finding(name, "warning", detail, remedy)

@@ -96,7 +96,7 @@ async def test_work_is_stuck_when_it_waits_runs_long_or_nobody_works_it(connecto
             finding = await one(WorkCheck(lambda: broker, waiting, active, silent))
             return finding.state, finding.detail.partition(";")[0].partition(",")[0]
 
-        assert await found() == ("ok", "0 waiting")
+        assert await found() == ("ok", "nothing to do")
         await add_one(broker, Job(stage="one", payload=Number(1)))
         assert await found() == ("warning", "no worker")
         assert await found(waiting=-1) == ("failed", "no worker")

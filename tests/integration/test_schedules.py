@@ -79,6 +79,15 @@ async def test_what_a_downtime_missed_is_made_up_for_as_the_schedule_says(
     assert (found.done, found.missed) == (FIRST + 4 * HOUR, missed)
 
 
+async def test_a_clock_that_was_far_ahead_once_is_not_waited_for(broker: Broker, clock: Clock) -> None:
+    clock.now = FIRST + 400 * 24 * HOUR
+    await started(broker, clock, HOURLY)
+    clock.now = FIRST - 1
+    back = await started(broker, clock, HOURLY)
+    clock.now = FIRST
+    assert await back.run_once() == 1
+
+
 async def test_nothing_before_its_first_sight_is_made_up_for(broker: Broker, clock: Clock) -> None:
     clock.now = FIRST + 1
     scheduler = await started(broker, clock, msgspec.structs.replace(HOURLY, misfire="all"))
