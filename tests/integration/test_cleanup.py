@@ -115,7 +115,7 @@ async def test_a_huge_chat_goes_in_as_small_transactions_as_many_small_ones(
 async def test_many_small_chats_share_a_transaction(database: Database) -> None:
     for n in range(60):
         await chat(database, str(n), ago(31), 1)
-    assert (await chats(database)(context(), Prune())).batches == 2
+    assert (await chats(database)(context(), Prune())).batches == 3
 
 
 async def test_a_message_that_comes_between_transactions_saves_its_chat(
