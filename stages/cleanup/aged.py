@@ -1,6 +1,5 @@
 """Rows that go by their age: found in pages, looked at again under a lock, deleted by their keys."""
 
-from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
@@ -15,7 +14,6 @@ from sqlalchemy import (
     false,
     func,
     literal,
-    or_,
     select,
     true,
     tuple_,
@@ -23,11 +21,10 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stages.cleanup.retention import Cutoffs
-from stages.cleanup.run import BATCH, Run
-from stages.store import Database
+from stages.cleanup.run import BATCH, PAGE, Run
+from stages.store import Database, Rows
 
 Key = tuple[Any, ...]
-PAIRS = 100  # keys of two columns in one statement: SQLite takes no deep conditions
 T = TypeVar("T")
 
 
@@ -56,6 +53,11 @@ class Sweep:
         self._database = database
         self._aged = aged
         self._cutoffs = cutoffs
+        self._keys = Rows(database, aged.key)
+        these = self._keys.has(*aged.key)
+        again = self._rows().where(these, aged.loose)
+        self._lock = again.with_for_update(of=aged.table, skip_locked=True)
+        self._remove = delete(aged.table).where(these)
 
     async def count(self) -> int:
         """How many rows the pages have in all."""
@@ -66,7 +68,7 @@ class Sweep:
         order = (self._aged.times[0], *self._aged.key)
         after: ColumnElement[bool] = true()
         while rows := await self._database.read(
-            self._rows().where(*self._old(), after).order_by(*order).limit(BATCH)
+            self._rows().where(*self._old(), after).order_by(*order).limit(PAGE)
         ):
             yield rows
             last = [literal(rows[-1][column.name], column.type) for column in order]
@@ -83,14 +85,12 @@ class Sweep:
     async def still_due(self, connection: AsyncConnection, keys: Sequence[Key]) -> list[Key]:
         """Those of some keys that go, with their rows locked; one that somebody else has locked is being written,
         and stays."""
-        again = self._rows().where(among(self._aged.key, keys), self._aged.loose)
-        locked = again.with_for_update(of=self._aged.table, skip_locked=True)
-        return self.due((await connection.execute(locked)).mappings().all())
+        locked = await connection.execute(self._lock, self._keys.parameters(keys))
+        return self.due(locked.mappings().all())
 
     async def delete(self, connection: AsyncConnection, keys: Sequence[Key]) -> int:
         """Delete the rows of these keys, and say how many there were."""
-        these = delete(self._aged.table).where(among(self._aged.key, keys))
-        gone: int = (await connection.execute(these)).rowcount
+        gone: int = (await connection.execute(self._remove, self._keys.parameters(keys))).rowcount
         return gone
 
     async def prune(self, run: Run, name: str) -> None:
@@ -98,7 +98,7 @@ class Sweep:
         async for rows in self.pages():
             run.counts["held_back"] += self.held_back(rows)
             keys = self.due(rows)
-            for some in parts_of(keys, BATCH if len(self._aged.key) == 1 else PAIRS):
+            for some in parts_of(keys, BATCH):
                 run.counts[name] += len(some) if run.dry else await self._delete_due(run, some)
             await run.saw(len(rows))
 
@@ -125,17 +125,6 @@ class Sweep:
 
     def _key(self, row: RowMapping) -> Key:
         return tuple(row[column.name] for column in self._aged.key)
-
-
-def among(columns: Sequence[Column[Any]], keys: Sequence[Key]) -> ColumnElement[bool]:
-    """Whether these one or two columns are one of the keys. SQLite scans the table for `(a, b) IN …`."""
-    if len(columns) == 1:
-        return columns[0].in_([key[0] for key in keys])
-    first, second = columns
-    seconds: dict[Any, list[Any]] = defaultdict(list)
-    for a, b in keys:
-        seconds[a].append(b)
-    return or_(*(and_(first == a, second.in_(some)) for a, some in seconds.items()))
 
 
 async def number_of(database: Database, table: Table, *conditions: ColumnElement[bool]) -> int:

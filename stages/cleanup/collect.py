@@ -1,6 +1,6 @@
 """The stage `cleanup.stats`: the statistics of a day, by tenant."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -22,31 +22,31 @@ from stages.store import Database
 Buried = Callable[[int, int], Awaitable[Mapping[str, int]]]
 
 ROWS = 500  # written at a time
+LONGEST = 2**31 - 1  # ms: what the column takes, 24 days
+CAME = ("accepted", "delivered", "read", "failed", "unknown")  # how far notifications did
 
-# What comes from one place: where that has nothing of a tenant's day any more, what was computed of it stays.
+MESSAGES = ("messages_in", "messages_out")
+PERCENTILES = ("handling_p50_ms", "handling_p95_ms")
+TRANSCRIPTS = ("audio_seconds", "transcripts")
+NOTIFICATIONS = tuple(f"notifications_{came}" for came in CAME)
+FAILURES = ("failures",)
+
+# What comes from one place, after what says how much was found there.
 FOUND_TOGETHER = (
-    ("messages_in", "messages_out"),
-    ("audio_seconds", "transcripts"),
-    (
-        "notifications_accepted",
-        "notifications_delivered",
-        "notifications_read",
-        "notifications_failed",
-        "notifications_unknown",
-    ),
-    ("failures",),
-    ("handling_p50_ms", "handling_p95_ms"),
+    (MESSAGES, MESSAGES + PERCENTILES),
+    (("transcripts",), TRANSCRIPTS),
+    (NOTIFICATIONS, NOTIFICATIONS),
+    (FAILURES, FAILURES),
 )
-NOTHING: dict[str, Any] = {name: 0 for names in FOUND_TOGETHER[:-1] for name in names} | dict.fromkeys(
-    FOUND_TOGETHER[-1]
-)
+NOTHING: dict[str, Any] = dict.fromkeys(MESSAGES + TRANSCRIPTS + NOTIFICATIONS + FAILURES, 0)
+NOTHING |= dict.fromkeys(PERCENTILES)
 
 
 class StatisticsHandler:
     """Computes a day's statistics, and puts them in place of those computed before.
 
-    What a day's row counts is pruned in time, and is then not there to be counted again: a tenant of which nothing
-    is found keeps its row, and one of which no messages are found, say, what the row says of messages.
+    What a day's row counts is pruned in time, not all at once, and is then not there to be counted again: where
+    fewer messages are found than the row has, say, it keeps what it says of messages.
     """
 
     def __init__(self, database: Database, buried: Buried, now: Callable[[], int] = now_ms) -> None:
@@ -80,9 +80,9 @@ class StatisticsHandler:
     def _upsert(self) -> Any:
         insert = self._database.insert(statistics)
         new, changes = insert.excluded, {"computed_ms": insert.excluded.computed_ms}
-        for names in FOUND_TOGETHER:
-            found = sum((func.coalesce(new[name], 0) for name in names), start=literal(0)) > 0
-            changes |= {name: case((found, new[name]), else_=statistics.c[name]) for name in names}
+        for counts, names in FOUND_TOGETHER:
+            as_many = _sum(new[name] for name in counts) >= _sum(statistics.c[name] for name in counts)
+            changes |= {name: case((as_many, new[name]), else_=statistics.c[name]) for name in names}
         return insert.on_conflict_do_update(index_elements=statistics.primary_key, set_=changes)
 
 
@@ -113,6 +113,10 @@ def _within(time: ColumnElement[int], since: int, until: int) -> ColumnElement[b
     return and_(time >= since, time < until)
 
 
+def _sum(columns: Iterable[ColumnElement[int]]) -> ColumnElement[int]:
+    return sum(columns, start=literal(0))
+
+
 def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.sum(case((condition, 1), else_=0))
 
@@ -139,8 +143,7 @@ def _sent(since: int, until: int) -> Any:
         else_="unknown",
     )
     each = select(log.tenant, came.label("came")).where(_within(log.created_ms, since, until)).subquery()
-    names = ("accepted", "delivered", "read", "failed", "unknown")
-    counts = [_number(each.c.came == name).label(f"notifications_{name}") for name in names]
+    counts = [_number(each.c.came == name).label(f"notifications_{name}") for name in CAME]
     return select(each.c.tenant, *counts).group_by(each.c.tenant)
 
 
@@ -151,6 +154,7 @@ def _handled(since: int, until: int) -> Any:
         reply.c.tenant == asked.c.tenant, reply.c.chat == asked.c.chat, reply.c.id == literal(REPLY) + asked.c.id
     )
     took = reply.c.sent_ms - asked.c.received_ms
+    took = case((took > LONGEST, LONGEST), (took < 0, 0), else_=took)  # clocks may be wrong
     each = (
         select(
             asked.c.tenant,

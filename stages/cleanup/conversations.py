@@ -3,22 +3,23 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, delete, exists, or_, select, tuple_
+from sqlalchemy import Integer, Table, bindparam, delete, exists, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline import Context
 from pipeline.message import now_ms
 from stages.audio.media import media
-from stages.cleanup.aged import Aged, Key, Sweep, among, number_of, parts_of
+from stages.cleanup.aged import Aged, Key, Sweep, parts_of
 from stages.cleanup.retention import Cutoffs, Retention
 from stages.cleanup.run import BATCH, Pruned, Run
 from stages.conversation.store import conversations, messages
 from stages.jobs import Prune
 from stages.notification.away import waiting_for_log
-from stages.store import Database
+from stages.store import Database, Rows
 
-CHATS = 50  # that share a transaction: with twenty messages each they fill it
+CHATS = 20  # that share a transaction: with a dozen messages each they fill it
 
+OF_CHATS = (messages, media)
 _its_chat = exists().where(conversations.c.tenant == media.c.tenant, conversations.c.chat == media.c.chat)
 SILENT_CHATS = Aged(conversations, (conversations.c.last_ms,), held=conversations.c.held)
 LOOSE_MEDIA = Aged(media, (media.c.at_ms,), loose=or_(media.c.chat == "", ~_its_chat))
@@ -38,6 +39,9 @@ class ConversationsHandler:
         self._database = database
         self._retention = retention
         self._now = now
+        self._chats = Rows(database, list(conversations.primary_key.columns))
+        self._numbers = {table.name: _number(table, self._chats) for table in OF_CHATS}
+        self._some = {table.name: _some(table, self._chats) for table in OF_CHATS}
 
     async def __call__(self, ctx: Context, job: Prune) -> Pruned:
         now, run = self._now(), Run(ctx, job)
@@ -58,36 +62,39 @@ class ConversationsHandler:
 
     async def _count(self, run: Run, chats: Sequence[Key]) -> None:
         run.counts["conversations"] += len(chats)
-        for table in (messages, media):
-            run.counts[table.name] += await number_of(self._database, table, _of(table, chats))
+        these = self._chats.parameters(chats)
+        for name, number in self._numbers.items():
+            (found,) = await self._database.read(number.params(these))
+            run.counts[name] += found["rows"]
 
     async def _delete(self, run: Run, sweep: Sweep, chats: Sequence[Key]) -> None:
         while chats:
             async with run.turn(self._database) as connection:
                 chats = await sweep.still_due(connection, chats)
-                gone = await _emptied(connection, chats) if chats else {}
+                gone = await self._emptied(connection, chats) if chats else {}
                 empty = sum(gone.values()) < BATCH
                 if chats and empty:
                     gone["conversations"] = await sweep.delete(connection, chats)
             run.counts.update(gone)
             chats = [] if empty else chats
 
-
-async def _emptied(connection: AsyncConnection, chats: Sequence[Key]) -> dict[str, int]:
-    """Delete up to BATCH rows of chats, and say how many of which table; fewer: there are no more."""
-    gone: dict[str, int] = {}
-    for table in (messages, media):
-        room = BATCH - sum(gone.values())
-        if room:
-            gone[table.name] = (await connection.execute(_some(table, chats, room))).rowcount
-    return gone
-
-
-def _some(table: Table, chats: Sequence[Key], limit: int) -> Any:
-    key = tuple_(*table.primary_key.columns)
-    some = select(*table.primary_key.columns).where(_of(table, chats)).limit(limit)
-    return delete(table).where(key.in_(some))
+    async def _emptied(self, connection: AsyncConnection, chats: Sequence[Key]) -> dict[str, int]:
+        """Delete up to BATCH rows of chats, and say how many of which table; fewer: there are no more."""
+        gone: dict[str, int] = {}
+        these = self._chats.parameters(chats)
+        for name, some in self._some.items():
+            room = BATCH - sum(gone.values())
+            if room:
+                gone[name] = (await connection.execute(some, these | {"room": room})).rowcount
+        return gone
 
 
-def _of(table: Table, chats: Sequence[Key]) -> ColumnElement[bool]:
-    return among((table.c.tenant, table.c.chat), chats)
+def _number(table: Table, chats: Rows) -> Any:
+    return select(func.count().label("rows")).select_from(table).where(chats.has(table.c.tenant, table.c.chat))
+
+
+def _some(table: Table, chats: Rows) -> Any:
+    """Deletes so many of the rows of chats as there is `room` for."""
+    key = table.primary_key.columns
+    some = select(*key).where(chats.has(table.c.tenant, table.c.chat)).limit(bindparam("room", type_=Integer))
+    return delete(table).where(tuple_(*key).in_(some))

@@ -14,7 +14,9 @@ from stages.jobs import Prune
 from stages.store import Database
 
 pause = asyncio.sleep
-BATCH = 1_000  # rows of the largest table that one transaction deletes
+BATCH = 250  # rows of the largest table that one transaction deletes: a few milliseconds
+PAGE = 1_000  # rows that are looked at in one go
+PAUSE = 2  # times as long as the transaction before
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -48,13 +50,13 @@ class Run:
 
     @asynccontextmanager
     async def turn(self, database: Database) -> AsyncIterator[AsyncConnection]:
-        """A transaction, and a pause as long as it took: SQLite has one writer at a time, and whoever waits for it
-        looks only now and then, so that a deleter without pauses would starve the chat."""
+        """A transaction, and a longer pause than it took: SQLite has one writer at a time, and who waits for it
+        looks only now and then, later each time, so the lock has to be free at one of the first looks."""
         async with database.transaction() as connection:
             started = time.monotonic()
             yield connection
         self.counts["batches"] += 1
-        await pause(time.monotonic() - started)
+        await pause(PAUSE * (time.monotonic() - started))
 
     async def saw(self, number: int) -> None:
         """So many more of the total are done with."""

@@ -182,6 +182,7 @@ def _spans(new: Sequence[Message]) -> dict[tuple[str, str], tuple[int, int]]:
     spans: dict[tuple[str, str], tuple[int, int]] = {}
     for message in new:
         came = message.received_ms or (message.sent_ms if message.direction == "out" else now)
+        came = min(came, now)  # one from the future would keep its chat until then
         first, last = spans.get((message.tenant, message.chat), (came, came))
         spans[message.tenant, message.chat] = min(first, came), max(last, came)
     return spans

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import math
 import re
+import stat
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -114,6 +116,8 @@ class CachedSynthesizer:
 
     async def _prune_shelf(self, shelf: str, before: datetime, *, dry_run: bool) -> tuple[int, int, int]:
         """How many files went, their bytes, and how many calls deleted them."""
+        if not self._in_s3:
+            return await asyncio.to_thread(_prune_folder, Path(self._place, shelf), before, dry_run)
         files = size = batches = 0
         async for chunk in obstore.list(self._store, prefix=shelf, chunk_size=CHUNK):
             old = [one for one in chunk if KEY.fullmatch(one["path"]) and one["last_modified"] < before]
@@ -121,10 +125,7 @@ class CachedSynthesizer:
                 await self._delete([one["path"] for one in old])
                 batches += 1
             files, size = files + len(old), size + sum(one["size"] for one in old)
-        if self._in_s3:
-            return files, size, batches
-        left, bytes_left = await asyncio.to_thread(_unfinished, Path(self._place, shelf), before, dry_run)
-        return files + left, size + bytes_left, batches
+        return files, size, batches
 
     async def _delete(self, keys: Sequence[str]) -> None:
         try:
@@ -186,14 +187,19 @@ class CachedSynthesizer:
             ) from error
 
 
-def _unfinished(shelf: Path, before: datetime, dry_run: bool) -> tuple[int, int]:
-    """Delete what a writer that was killed left in a folder, which obstore does not list; how many, and bytes."""
+def _prune_folder(shelf: Path, before: datetime, dry_run: bool) -> tuple[int, int, int]:
+    """As in a bucket; and what a writer that was killed left. obstore does not list that, and gives up a whole
+    folder for a name in it that it cannot read."""
     files = size = 0
-    for path in shelf.glob("[0-9a-f][0-9a-f]/*.ogg#*"):
+    for path in shelf.glob("[0-9a-f][0-9a-f]/*.ogg*"):
         with suppress(FileNotFoundError):
             found = path.lstat()
-            if UNFINISHED.fullmatch(path.name) and found.st_mtime < before.timestamp():
+            if _is_ours(path) and stat.S_ISREG(found.st_mode) and found.st_mtime < before.timestamp():
                 if not dry_run:
                     path.unlink()
                 files, size = files + 1, size + found.st_size
-    return files, size
+    return files, size, 0 if dry_run else math.ceil(files / CHUNK)
+
+
+def _is_ours(path: Path) -> bool:
+    return bool(KEY.fullmatch("/".join(path.parts[-3:])) or UNFINISHED.fullmatch(path.name))

@@ -1,24 +1,41 @@
-"""Many rows in one statement that is the same for any number of them: VALUES would be compiled anew for each."""
+"""Many rows in one statement that is the same for any number of them: VALUES, or a list of keys, would be compiled
+anew for each."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Select, String, Table, bindparam, column, func, literal_column, select, true
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Select,
+    String,
+    Table,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from stages.store.database import Database
 
 
-class Bulk:
-    """An insert into some columns of a table. `insert` is the statement, to be completed by what it does on a
-    conflict; it is run with `parameters`. Text must be without NUL: neither database takes it this way."""
+class Rows:
+    """Values of some columns, to be told to a statement that has `select` in it: it is run with `parameters`. Text
+    must be without NUL: neither database takes it this way."""
 
-    def __init__(self, database: Database, table: Table, names: Sequence[str]) -> None:
-        self._columns = [table.c[name] for name in names]
+    def __init__(self, database: Database, columns: Sequence[Column[Any]]) -> None:
+        self._columns = columns
         self._in_arrays = database.dialect == "postgresql"
-        rows = _from_arrays(self._columns) if self._in_arrays else _from_json(len(names))
-        self.insert = database.insert(table).from_select(list(names), rows)
+        self.select = _from_arrays(columns) if self._in_arrays else _from_json(len(columns))
+
+    def has(self, *columns: Column[Any]) -> ColumnElement[bool]:
+        """Whether the values of these columns are one of the rows."""
+        return (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(self.select)
 
     def parameters(self, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """Rows, at least one and each with its values in the order of the columns."""
@@ -26,6 +43,16 @@ class Bulk:
             return {"rows": msgspec.json.encode(rows).decode()}
         values = zip(*rows, strict=True)
         return {column.name: list(of_rows) for column, of_rows in zip(self._columns, values, strict=True)}
+
+
+class Bulk:
+    """An insert into some columns of a table. `insert` is the statement, to be completed by what it does on a
+    conflict; it is run with `parameters`, see Rows."""
+
+    def __init__(self, database: Database, table: Table, names: Sequence[str]) -> None:
+        rows = Rows(database, [table.c[name] for name in names])
+        self.insert = database.insert(table).from_select(list(names), rows.select)
+        self.parameters = rows.parameters
 
 
 def _from_arrays(columns: Sequence[Column[Any]]) -> Select[Any]:

@@ -144,8 +144,10 @@ class Database:
 
 
 def _told(error: SQLAlchemyError | OSError) -> StoreUnavailable:
-    """What is wrong, without what was to be written: errors about values have these in them."""
-    if isinstance(error, DBAPIError) and not isinstance(error, OperationalError | ProgrammingError):
+    """What is wrong, without what was to be written: errors about values have these in them. Where there is no
+    statement, as there is no connection, there are no values, and nothing was refused."""
+    tells = isinstance(error, OperationalError | ProgrammingError)
+    if isinstance(error, DBAPIError) and not tells and error.statement is not None:
         kind = StoreUnavailable if error.connection_invalidated else WriteRefused
         return kind(f"the database: {type(error).__name__}")
     return StoreUnavailable(f"the database: {getattr(error, 'orig', None) or error}")

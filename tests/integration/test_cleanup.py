@@ -20,14 +20,15 @@ from stages.cleanup import aged, run
 from stages.cleanup import conversations as cleanup_conversations
 from stages.cleanup.conversations import ConversationsHandler
 from stages.cleanup.logs import LogsHandler
-from stages.cleanup.retention import Retention
+from stages.cleanup.retention import DAY, Retention
 from stages.cleanup.run import Pruned
 from stages.cleanup.speech import OFF
 from stages.cleanup.statistics import statistics
-from stages.conversation.store import conversations, messages
+from stages.conversation.store import ConversationStore, conversations, messages
 from stages.jobs import CollectStatistics, Prune
 from stages.notification.alerts import alerts
 from stages.notification.log import notifications
+from stages.ports import Message
 from stages.store import Database, StoreUnavailable
 from tests.cleaning import MONTH, NOW, Told, ago, chat, cleaned, context, fill, keys, note, says, sent, size
 from tests.support import Connector, add_all, add_one, until, working
@@ -115,7 +116,7 @@ async def test_a_huge_chat_goes_in_as_small_transactions_as_many_small_ones(
 async def test_many_small_chats_share_a_transaction(database: Database) -> None:
     for n in range(60):
         await chat(database, str(n), ago(31), 1)
-    assert (await chats(database)(context(), Prune())).batches == 2
+    assert (await chats(database)(context(), Prune())).batches == 3
 
 
 async def test_a_message_that_comes_between_transactions_saves_its_chat(
@@ -132,6 +133,13 @@ async def test_a_message_that_comes_between_transactions_saves_its_chat(
     assert ("huge", "fresh") in await keys(database, messages, "chat", "id")
     assert await keys(database, conversations, "chat") == {"huge"}
     assert await size(database, messages) > 20
+
+
+async def test_a_message_from_the_future_keeps_its_chat_no_longer_than_one_from_now(database: Database) -> None:
+    ahead = Message("shop", "ahead", "1", "in", "x", now_ms(), received_ms=2**53 - 1)
+    await ConversationStore(database).record([ahead])
+    await chats(database, now=now_ms() + 31 * DAY)(context(), Prune())
+    assert await keys(database, conversations, "chat") == set()
 
 
 async def test_notes_of_no_chat_go_by_their_own_age(database: Database) -> None:

@@ -96,8 +96,23 @@ async def test_what_a_killed_writer_left_goes_when_it_is_old(folder: Cache) -> N
         for path in (left[0], left[2]):
             os.utime(path, (1, 1))
         assert await pruning(synthesizer)(context(), Prune(dry_run=True)) == Pruned(files=1, bytes=4, dry_run=True)
-        assert await pruning(synthesizer)(context(), Prune()) == Pruned(files=1, bytes=4)
+        assert await pruning(synthesizer)(context(), Prune()) == Pruned(files=1, bytes=4, batches=1)
         assert [path.exists() for path in left] == [False, True, True]
+
+
+async def test_odd_things_in_the_folder_keep_no_note_from_going(folder: Cache, tmp_path: Path) -> None:
+    async with opened(folder) as synthesizer:
+        await obstore.put_async(synthesizer._store, key(255), b"note")
+        shelf = Path(folder.place, key(1)).parent
+        Path(folder.place, f"{key(1)}#1").mkdir(parents=True)
+        Path(folder.place, key(1)).symlink_to(tmp_path)
+        (shelf / "loop").symlink_to(shelf)
+        (shelf / "line\nfeed.ogg").touch()
+        Path(os.fsdecode(bytes(shelf) + b"/\xff.ogg")).touch()
+        before = sorted(shelf.iterdir())
+        done = await pruning(synthesizer, hours=25)(context(), Prune())
+        assert done == Pruned(files=1, bytes=4, batches=1)
+        assert sorted(shelf.iterdir()) == before
 
 
 async def test_a_note_that_somebody_else_deletes_first_is_no_error(

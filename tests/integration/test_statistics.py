@@ -162,6 +162,31 @@ async def test_what_was_pruned_since_stays_in_the_statistics(database: Database)
     assert after["shop"]["notifications_accepted"] == before["shop"]["notifications_accepted"] == 1
 
 
+async def test_what_was_pruned_in_part_stays_as_it_was_counted_whole(database: Database) -> None:
+    for name in ("young", "old"):
+        pair = [message("shop", name, "q", START, received_ms=START)]
+        took = 10 if name == "young" else 1_000
+        pair.append(message("shop", name, f"{REPLY}q", START + took, direction="out"))
+        await fill(database, messages, pair)
+        await note(database, name, START)
+        await fill(database, notifications, [sent(name, START)])
+    before = await collected(database, shop=2)
+    for table, column in ((messages, messages.c.chat), (media, media.c.job), (notifications, notifications.c.job)):
+        await database.write(table.delete().where(column == "old"))
+    assert await collected(database, shop=1) == before
+
+
+async def test_a_reply_that_took_longer_than_any_figure_keeps_no_day_from_being_counted(
+    database: Database,
+) -> None:
+    """As of a machine whose clock was not set yet."""
+    for tenant, received_ms, replied_ms in (("early", 1, START), ("late", START + 9, START)):
+        asked = message(tenant, "chat", "q", START, received_ms=received_ms)
+        await fill(database, messages, [asked, message(tenant, "chat", f"{REPLY}q", replied_ms, direction="out")])
+    rows = await collected(database)
+    assert {tenant: row["handling_p95_ms"] for tenant, row in rows.items()} == {"early": 2**31 - 1, "late": 0}
+
+
 async def test_a_notification_that_came_further_is_counted_there_alone(database: Database) -> None:
     await fill(database, notifications, [sent("1", START)])
     await collected(database)

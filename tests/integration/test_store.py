@@ -219,6 +219,17 @@ async def test_an_error_about_a_value_does_not_show_it(url: str) -> None:
     assert "the customer's words" not in str(raised.value)
 
 
+async def test_a_database_that_lets_nobody_in_is_away_and_says_why(postgres: str) -> None:
+    url = await empty_database(postgres, "full")
+    async with Database(url) as database:
+        await database.write(text("CREATE ROLE crowd LOGIN CONNECTION LIMIT 0"))
+    crowded = Database(url.replace("riacho@", "crowd@"))
+    with pytest.raises(StoreUnavailable, match=r"^the database: too many connections for role") as raised:
+        await crowded.write(messages.delete())
+    assert type(raised.value) is StoreUnavailable
+    await crowded.aclose()
+
+
 async def count_up(database: Database) -> None:
     async with database.transaction() as connection:
         found = await connection.execute(select(messages.c.sent_ms).with_for_update())
