@@ -29,11 +29,12 @@ T = TypeVar("T")
 
 
 class Aged(msgspec.Struct, frozen=True):
-    """Rows of a table that go when all of `times` are long ago; the first has an index. Those that are not `loose`
-    are no matter here, those that are `held` stay. The table has a column `tenant`."""
+    """Rows of a table that go when all of `times`, and `newest`, are long ago; the first has an index. Those that
+    are not `loose` are no matter here, those that are `held` stay. The table has a column `tenant`."""
 
     table: Table
     times: tuple[Column[int], ...]
+    newest: ColumnElement[int] = literal(0)
     loose: ColumnElement[bool] = true()
     held: ColumnElement[bool] = false()
 
@@ -109,7 +110,7 @@ class Sweep:
 
     def _rows(self) -> Any:
         columns = dict.fromkeys((self._aged.table.c.tenant, *self._aged.key, *self._aged.times))
-        return select(*columns, self._aged.held.label("is_held"))
+        return select(*columns, self._aged.newest.label("newest"), self._aged.held.label("is_held"))
 
     def _old(self) -> list[ColumnElement[bool]]:
         conditions = [time < self._cutoffs.latest for time in self._aged.times]
@@ -118,7 +119,8 @@ class Sweep:
         return [*conditions, self._aged.loose]
 
     def _is_old(self, row: RowMapping) -> bool:
-        return self._cutoffs.is_old(row["tenant"], max(row[time.name] for time in self._aged.times))
+        times = (row[time.name] for time in self._aged.times)
+        return self._cutoffs.is_old(row["tenant"], max(row["newest"], *times))
 
     def _is_held(self, row: RowMapping) -> bool:
         return row["is_held"] or row["tenant"] in self._cutoffs.held

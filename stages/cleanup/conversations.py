@@ -11,7 +11,7 @@ from pipeline.message import now_ms
 from stages.audio.media import media
 from stages.cleanup.aged import Aged, Key, Sweep, parts_of
 from stages.cleanup.retention import Cutoffs, Retention
-from stages.cleanup.run import BATCH, Pruned, Run
+from stages.cleanup.run import BATCH, PAGE, Pruned, Run
 from stages.conversation.store import conversations, messages
 from stages.jobs import Prune
 from stages.notification.away import waiting_for_log
@@ -21,7 +21,6 @@ CHATS = 20  # that share a transaction: with a dozen messages each they fill it
 
 OF_CHATS = (messages, media)
 _its_chat = exists().where(conversations.c.tenant == media.c.tenant, conversations.c.chat == media.c.chat)
-SILENT_CHATS = Aged(conversations, (conversations.c.last_ms,), held=conversations.c.held)
 LOOSE_MEDIA = Aged(media, (media.c.at_ms,), loose=or_(media.c.chat == "", ~_its_chat))
 
 
@@ -50,7 +49,8 @@ class ConversationsHandler:
         return run.result()
 
     async def _prune(self, run: Run, cutoffs: Cutoffs) -> None:
-        chats = Sweep(self._database, SILENT_CHATS, cutoffs)
+        await self._adopt(cutoffs)
+        chats = Sweep(self._database, _silent_chats(self._now()), cutoffs)
         loose = Sweep(self._database, LOOSE_MEDIA, cutoffs)
         run.total = await chats.count() + await loose.count()
         async for rows in chats.pages():
@@ -59,6 +59,13 @@ class ConversationsHandler:
                 await (self._count(run, some) if run.dry else self._delete(run, chats, some))
             await run.saw(len(rows))
         await loose.prune(run, "media")
+
+    async def _adopt(self, cutoffs: Cutoffs) -> None:
+        """Have a row for each chat that only has messages: workers of an older version write none."""
+        orphans = _orphans(cutoffs.latest).limit(PAGE)
+        insert = self._database.insert(conversations).on_conflict_do_nothing()
+        while found := await self._database.read(orphans):
+            await self._database.write(insert, [dict(row) for row in found])
 
     async def _count(self, run: Run, chats: Sequence[Key]) -> None:
         run.counts["conversations"] += len(chats)
@@ -87,6 +94,23 @@ class ConversationsHandler:
             if room:
                 gone[name] = (await connection.execute(some, these | {"room": room})).rowcount
         return gone
+
+
+def _silent_chats(now: int) -> Aged:
+    """Their rows say when something was said last; what an older version wrote since, only the message does. Times
+    that are yet to come say nothing."""
+    said = messages.c.tenant == conversations.c.tenant, messages.c.chat == conversations.c.chat
+    newest = select(func.max(messages.c.sent_ms)).where(*said, messages.c.sent_ms <= now).scalar_subquery()
+    times = (conversations.c.last_ms,)
+    return Aged(conversations, times, newest=func.coalesce(newest, 0), held=conversations.c.held)
+
+
+def _orphans(before: int) -> Any:
+    """Chats of old messages that have no row; as one would be."""
+    tenant, chat, sent = messages.c.tenant, messages.c.chat, messages.c.sent_ms
+    known = exists().where(conversations.c.tenant == tenant, conversations.c.chat == chat)
+    times = func.min(sent).label("started_ms"), func.max(sent).label("last_ms")
+    return select(tenant, chat, *times).where(sent < before, ~known).group_by(tenant, chat)
 
 
 def _number(table: Table, chats: Rows) -> Any:

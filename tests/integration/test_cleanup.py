@@ -30,7 +30,22 @@ from stages.notification.alerts import alerts
 from stages.notification.log import notifications
 from stages.ports import Message
 from stages.store import Database, StoreUnavailable
-from tests.cleaning import MONTH, NOW, Told, ago, chat, cleaned, context, fill, keys, note, says, sent, size
+from tests.cleaning import (
+    MONTH,
+    NOW,
+    Told,
+    ago,
+    chat,
+    cleaned,
+    context,
+    fill,
+    keys,
+    message,
+    note,
+    says,
+    sent,
+    size,
+)
 from tests.support import Connector, add_all, add_one, until, working
 
 pytestmark = pytest.mark.integration
@@ -140,6 +155,19 @@ async def test_a_message_from_the_future_keeps_its_chat_no_longer_than_one_from_
     await ConversationStore(database).record([ahead])
     await chats(database, now=now_ms() + 31 * DAY)(context(), Prune())
     assert await keys(database, conversations, "chat") == set()
+
+
+async def test_what_an_older_version_writes_without_the_chats_row_goes_and_stays_like_all_else(
+    database: Database,
+) -> None:
+    await chat(database, "revived", ago(31))
+    await fill(database, messages, [message("shop", "revived", "fresh", ago(1))])
+    for name, days in (("orphan", 31), ("young orphan", 1), ("mixed", 31)):
+        await fill(database, messages, [message("shop", name, str(n), ago(days)) for n in range(3)])
+    await fill(database, messages, [message("shop", "mixed", "fresh", ago(1))])
+    assert (await chats(database)(context(), Prune())).messages == 3
+    assert await keys(database, messages, "chat") == {"revived", "young orphan", "mixed"}
+    assert await keys(database, conversations, "chat") == {"revived", "mixed"}
 
 
 async def test_notes_of_no_chat_go_by_their_own_age(database: Database) -> None:
