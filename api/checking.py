@@ -35,16 +35,19 @@ class Checks:
         self._file = _sqlite_file(settings, folder)
         self._log = HealthLog(database)
         self._opened: Broker | None = None
+        self._pipeline: Callable[[], Pipeline]
         checks = [*self._of_redis(), *self._of_stores(), *self._of_senders(), *self._of_places()]
         self.parts = Checking(checks, self._log, notifying.alert_channels)
 
     @asynccontextmanager
     async def opened(self, pipeline: Callable[[], Pipeline]) -> AsyncIterator[None]:
         """Have a broker to look with; it connects when it is first used."""
-        redis = self._settings.redis
-        url, names = redis.url.reveal(), redis.namespace
-        async with Broker(url, pipeline(), namespace=names, partitions=redis.partitions) as self._opened:
+        self._pipeline = pipeline
+        try:
             yield
+        finally:
+            if self._opened:
+                await self._opened.close()
 
     async def buried(self, since_ms: int, until_ms: int) -> Mapping[str, int]:
         """How many jobs were buried in that time, by tenant."""
@@ -52,7 +55,9 @@ class Checks:
 
     def _broker(self) -> Broker:
         if self._opened is None:
-            raise RuntimeError("checks are asked where they are open")
+            redis = self._settings.redis
+            url, names = redis.url.reveal(), redis.namespace
+            self._opened = Broker(url, self._pipeline(), namespace=names, partitions=redis.partitions)
         return self._opened
 
     def _of_redis(self) -> list[Check]:

@@ -107,8 +107,8 @@ async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Ev
     adapters = Adapters(settings)
     pipeline = adapters.pipeline()
     chosen = _chosen(pipeline, stages)
+    await check(settings)
     async with adapters.opened():
-        await check(settings)
         worker = Worker(
             connector(settings, pipeline),
             chosen,

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import asyncio
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path

@@ -20,7 +20,7 @@ GROUP BY tenant, chat
 
 
 def upgrade(op: Operations) -> None:
-    op.create_index("messages_by_day", "messages", ["sent_ms"])
+    op.create_index("messages_by_day", "messages", ["sent_ms"], if_not_exists=True)
     _conversations(op)
     _media(op)
     _statistics(op)
