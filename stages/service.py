@@ -12,8 +12,6 @@ from pipeline.views import JobView, StageStatus
 from stages.jobs import Incoming, OrderItem
 
 CleanupTask = Literal["tts-cache", "conversations", "logs", "stats", "health"]
-
-
 Name = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*$")]  # databases take no NUL
 
 
