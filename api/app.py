@@ -28,6 +28,9 @@ def build_app(
             web.get("/webhooks/whatsapp", webhook.handshake, allow_head=False),
             web.post("/webhooks/whatsapp", webhook.receive),
             web.post("/queue/{queue}/jobs", queues.enqueue),
+            # Of two paths the one that begins with more fixed text is asked first: jobs are the line above's.
+            web.post("/queue/cleanup/{task:(?!jobs$)[^/]+}", queues.clean_up),
+            web.post("/queue/retry/{job_id}", queues.retry),
             web.get("/queue/status", queues.status),
             web.get("/queue/scheduled-jobs", schedules.list),
             web.get("/queue/job/{queue}/{job_id}", queues.job),

@@ -1,7 +1,7 @@
 """The queues over HTTP: put jobs in, look at one, look at all."""
 
 import logging
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -12,6 +12,7 @@ from pipeline.errors import BadPayload
 from pipeline.message import Added
 from pipeline.views import JobView, StageStatus
 from stages.notification.log import Notification, NotificationLog
+from stages.service import Name, check_fields
 from stages.store import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -19,8 +20,6 @@ log = logging.getLogger(__name__)
 MOST_AT_ONCE = 500
 ENDED = {"accepted": "completed", "failed": "failed", "unknown": "failed"}  # messages, and what of their jobs
 DEPTHS = ("waiting", "delayed", "active", "retrying", "dead")
-
-Name = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*$")]  # databases take no NUL
 
 
 class JobRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,16 +83,19 @@ class QueueEndpoints:
         self._broker.pipeline.queue(queue)
         asked = _decode(await read_body(request))
         if isinstance(asked, JobRequest):
-            answer = (await self._take(queue, [asked]))[0]
-            if isinstance(answer, Problem):
-                raise answer
-            return json(answer, status=202)
+            return await self._take_one(queue, asked)
         answers = await self._take(queue, asked)
         refused = [answer for answer in answers if isinstance(answer, Problem)]
         if refused and len(refused) == len(answers):
             raise refused[0]
         spelled_out = [answer.as_dict() if isinstance(answer, Problem) else answer for answer in answers]
         return json(spelled_out, status=202)
+
+    async def _take_one(self, queue: str, asked: JobRequest) -> web.Response:
+        (answer,) = await self._take(queue, [asked])
+        if isinstance(answer, Problem):
+            raise answer
+        return json(answer, status=202)
 
     async def _take(self, queue: str, asked: list[JobRequest]) -> list[Accepted | Problem]:
         answers: list[Accepted | Problem | None] = [None] * len(asked)
@@ -107,6 +109,21 @@ class QueueEndpoints:
         for index, answer in zip(jobs, added, strict=True):
             answers[index] = _answer(self._broker.pipeline.stage(jobs[index].stage), answer)
         return [answer for answer in answers if answer is not None]
+
+    async def clean_up(self, request: web.Request) -> web.Response:
+        """POST /queue/cleanup/{task}: one of the chores now; the body, if there is one, is its payload."""
+        task, given = request.match_info["task"], _payload(await read_body(request))
+        check_fields(self._broker.pipeline.find("cleanup", task), given)
+        return await self._take_one("cleanup", JobRequest(task, given))
+
+    async def retry(self, request: web.Request) -> web.Response:
+        """POST /queue/retry/{jobId}: put a dead letter back to work, as a new job."""
+        job_id = JobId.parse(request.match_info["job_id"])
+        letter = await self._broker.dead_letter(job_id)
+        new = letter and await self._broker.replay(letter)
+        if not new:
+            raise Problem(404, "Not found", f"{job_id} is not among the dead letters.")
+        return json(Accepted(str(new)), status=202)
 
     async def job(self, request: web.Request) -> web.Response:
         """GET /queue/job/{queue}/{jobId}."""
@@ -199,6 +216,13 @@ def _decode(body: bytes) -> JobRequest | list[JobRequest]:
     if isinstance(asked, list) and not 1 <= len(asked) <= MOST_AT_ONCE:
         raise BadPayload(f"a list of {len(asked)} jobs; send 1 to {MOST_AT_ONCE} at once")
     return asked
+
+
+def _payload(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body or b"{}", type=dict[str, Any])
+    except (ValueError, RecursionError) as error:  # bad UTF-8 in a string is no DecodeError
+        raise BadPayload(f"the body is no payload: {error}") from None
 
 
 def _answer(stage: Stage, added: Added) -> Accepted | Problem:

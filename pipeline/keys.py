@@ -81,6 +81,10 @@ class Keys:
         """STREAM: dead letters (`id`, `e` envelope, `record`)."""
         return self._key(partition, "dead", stage)
 
+    def letters(self, stage: str, partition: int) -> str:
+        """HASH: by buried job's id, its letter among the dead letters."""
+        return self._key(partition, "letters", stage)
+
     def held_longest(self, stage: str, partition: int) -> str:
         """HASH with a TTL: by consumer, the entry it has held longest and since when."""
         return self._key(partition, "longest", stage)

@@ -224,7 +224,7 @@ class Consuming(Access):
             args += delivery.entry, delivery.attempt, delivery.job, delivery.body, encode_record(record)
             args += _forwarded(outcome.forwards, targets)
         places = [key for name in (stage.name, *targets) for key in self._keys.place(name, partition)]
-        keys = [*places, self._keys.dead(stage.name, partition)]
+        keys = [*places, self._keys.dead(stage.name, partition), self._keys.letters(stage.name, partition)]
         return [reply == 1 for reply in await scripts.bury(self._wire, keys, args)]
 
 

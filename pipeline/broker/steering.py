@@ -53,12 +53,22 @@ class Steering(Access):
                     yield dead_letter(stage.name, partition, letter, fields)
                 start = f"({page[-1][0].decode()}"
 
+    async def dead_letter(self, job: JobId) -> DeadLetter | None:
+        """A job's dead letter, in two commands however many there are; None where it has none. One that a version
+        without the index buried is found by `dead_letters` alone."""
+        self.pipeline.stage(job.stage)
+        place = (job.stage, job.partition)
+        letter = await self._wire.command("HGET", self._keys.letters(*place), job.entry)
+        found = letter and await self._wire.command("XRANGE", self._keys.dead(*place), letter, letter)
+        return dead_letter(*place, *found[0]) if found else None
+
     async def replay(self, letter: DeadLetter) -> JobId | None:
         """Put a dead letter back with all its tries before it; the new job's id, None where it was gone."""
         buried = JobId.parse(letter.job_id)
         name, partition, _ = buried
         stage = self.pipeline.stage(name)
-        keys = [*self._keys.place(name, partition), self._keys.dead(name, partition)]
+        dead, letters = self._keys.dead(name, partition), self._keys.letters(name, partition)
+        keys = [*self._keys.place(name, partition), dead, letters]
         prefix = str(JobId(name, partition, ""))
         args = [prefix, letter.letter, buried.entry, stage.account(letter.tenant), stage.account_limit]
         entry: bytes = await scripts.replay(self._wire, keys, args)
@@ -66,6 +76,7 @@ class Steering(Access):
 
     async def purge(self, stages: Iterable[Stage]) -> int:
         """Delete the dead letters of some stages for good; returns how many there were."""
-        keys = [self._keys.dead(stage.name, partition) for stage, partition in self._places(stages)]
-        replies = [await self._together([("XLEN", key), ("DEL", key)]) for key in keys]
+        places = [(stage.name, partition) for stage, partition in self._places(stages)]
+        keys = [(self._keys.dead(*place), self._keys.letters(*place)) for place in places]
+        replies = [await self._together([("XLEN", dead), ("DEL", dead, letters)]) for dead, letters in keys]
         return sum(length for length, _ in replies)

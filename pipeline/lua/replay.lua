@@ -2,7 +2,7 @@
 replay: put a dead letter back into its stage's stream, as a new entry with all its tries before it. Adding comes
 before deleting: a script that fails half-way is not undone.
 
-KEYS  the stage's place, then its dead-letter stream
+KEYS  the stage's place, then its dead-letter stream and its index by job
 ARGV[1] the stream's job id prefix ('<stage>.<partition>.')   ARGV[2] the letter's id in the dead-letter stream
 ARGV[3] the buried job's id   ARGV[4] its tenant   ARGV[5] the stage's tenant limit
 
@@ -16,4 +16,5 @@ local added = admit(p, field_of(letter[2], 'e'), ARGV[4], tonumber(ARGV[5]))
 local record = p.job .. ARGV[3]
 if redis.call('EXISTS', record) == 1 then redis.call('HSET', record, 'next', ARGV[1] .. added) end
 redis.call('XDEL', dead, ARGV[2])
+redis.call('HDEL', KEYS[12], ARGV[3])
 return added

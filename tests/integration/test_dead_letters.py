@@ -86,6 +86,29 @@ async def test_a_replayed_one_is_a_new_job_with_all_its_tries_and_found_from_the
     assert await depths(open_broker, "picky") == (0, 0, 0, 0)
 
 
+async def test_one_is_found_by_its_job_as_long_as_it_is_there(open_broker: Broker) -> None:
+    found = await buried(open_broker, 3)
+    jobs_of = [JobId.parse(letter.job_id) for letter in found]
+    assert [await open_broker.dead_letter(job) for job in jobs_of] == found
+    await open_broker.replay(found[1])
+    left = [await open_broker.dead_letter(job) for job in jobs_of]
+    assert left == [found[0], None, found[2]]
+    await open_broker.purge(open_broker.pipeline)
+    assert [await open_broker.dead_letter(job) for job in jobs_of] == [None] * 3
+
+
+async def test_the_index_of_dead_letters_goes_with_them(
+    open_broker: Broker, redis: Any, namespace: str, picky: Picky
+) -> None:
+    first, *_ = await buried(open_broker, 3)
+    key = Keys(namespace).letters("picky", 0)
+    picky.kind = True
+    await open_broker.replay(first)
+    assert await redis.hlen(key) == 2
+    await open_broker.purge(open_broker.pipeline)
+    assert not await redis.exists(key)
+
+
 async def test_purging_deletes_those_of_the_stages_named_and_counts_them(open_broker: Broker) -> None:
     await buried(open_broker, 3)
     assert await open_broker.purge([open_broker.pipeline.stage("other")]) == 0

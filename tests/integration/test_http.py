@@ -22,6 +22,7 @@ from config import Secret, Settings, load, replaced
 from config.settings import Sender
 from pipeline import Broker, Job, Pipeline
 from pipeline.message import Added, Delivery, Refusal, now_ms, unseal
+from pipeline.outcome import Bury
 from stages.jobs import Receipt
 from stages.notification.log import Notification
 from tests.support import eventually, working
@@ -451,6 +452,84 @@ async def test_a_refused_event_is_to_be_sent_again_after_the_longest_wait(
     answer = await post_event(client, content)
     assert answer.headers["Retry-After"] == "5"
     assert "audio.process-conversation holds 7 unfinished jobs" in await problem(answer, 503)
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "kept"),
+    [
+        ("tts-cache", b"", {}),
+        ("conversations", b'{"tenant": "shop", "dry_run": true}', {"tenant": "shop", "dry_run": True}),
+        ("logs", b'{"days": 3}', {"days": 3.0}),
+        ("stats", b'{"day": "2026-02-28"}', {"day": "2026-02-28"}),
+        ("health", b"{}", {}),
+    ],
+)
+async def test_a_chore_is_taken_with_the_payload_in_its_body_or_none(
+    client: Client, broker: Broker, task: str, body: bytes, kept: dict[str, Any]
+) -> None:
+    answer = await client.post(f"/queue/cleanup/{task}", data=body)
+    assert answer.status == 202, await answer.text()
+    (delivery,) = await fetched(broker, task)
+    assert (await answer.json()) == {"jobId": str(delivery.id)}
+    assert msgspec.msgpack.decode(unseal(delivery.body).payload) == kept
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "status", "said"),
+    [
+        ("tts-cahce", b"", 404, "did you mean 'tts-cache'?"),
+        ("send-client", b"", 404, "queue 'cleanup' has no kind 'send-client'"),
+        ("logs", b'{"dryrun": true}', 400, "no field 'dryrun'; did you mean 'dry_run'?"),
+        ("logs", b'{"days": 0}', 400, "$.days"),
+        ("logs", b"[]", 400, "the body is no payload"),
+        ("logs", b'{"tenant": "\xff"}', 400, "the body is no payload"),
+        ("stats", b'{"day": "2026-02-30"}', 400, "day is out of range"),
+        ("health", b'{"days": 3}', 400, "no field 'days'"),
+    ],
+)
+async def test_a_chore_that_cannot_be_taken_is_refused_with_the_reason(
+    client: Client, task: str, body: bytes, status: int, said: str
+) -> None:
+    assert said in await problem(await client.post(f"/queue/cleanup/{task}", data=body), status)
+
+
+async def test_a_chore_is_refused_where_its_stage_takes_nothing(client: Client, broker: Broker) -> None:
+    await broker.drain([broker.pipeline.stage("logs")])
+    answer = await client.post("/queue/cleanup/logs")
+    assert answer.headers["Retry-After"] == "1"
+    assert "cleanup.logs is being drained" in await problem(answer, 503)
+
+
+async def test_jobs_of_the_queue_cleanup_are_taken_as_those_of_any_other(client: Client) -> None:
+    answer = await client.post("/queue/cleanup/jobs", json={"kind": "health", "payload": {}})
+    assert (answer.status, (await answer.json())["jobId"][:7]) == (202, "health.")
+
+
+async def test_a_dead_letter_is_put_back_to_work_once(client: Client, broker: Broker) -> None:
+    dead = (await (await client.post("/queue/notification/jobs", json=SEND)).json())["jobId"]
+    (delivery,) = await fetched(broker, "send-client")
+    stage = broker.pipeline.stage("send-client")
+    assert await broker.bury(stage, 0, "test", [(delivery, Bury("no such number"))]) == [True]
+    answer = await client.post(f"/queue/retry/{dead}")
+    assert answer.status == 202
+    (again,) = await fetched(broker, "send-client")
+    assert await answer.json() == {"jobId": str(again.id)}
+    assert again.body == delivery.body
+    detail = await problem(await client.post(f"/queue/retry/{dead}"), 404)
+    assert detail == f"{dead} is not among the dead letters."
+
+
+@pytest.mark.parametrize(
+    ("job", "status", "said"),
+    [
+        ("send-client.0.1-0", 404, "not among the dead letters"),
+        ("send-client.7.1-0", 404, "not among the dead letters"),
+        ("send-cleint.0.1-0", 404, "did you mean 'send-client'?"),
+        ("nonsense", 400, "is not a job id"),
+    ],
+)
+async def test_what_is_no_dead_letter_is_not_put_back(client: Client, job: str, status: int, said: str) -> None:
+    assert said in await problem(await client.post(f"/queue/retry/{job}"), status)
 
 
 async def test_a_service_that_lives_and_can_work_says_both(client: Client) -> None:

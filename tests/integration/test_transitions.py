@@ -377,6 +377,7 @@ async def test_everything_but_streams_and_parked_work_has_an_end(
         keys.stream("second", 0),
         keys.place("first", 0).due,
         keys.dead("first", 0),
+        keys.letters("first", 0),
     }
     assert {key.decode() for key in endless} == expected
 

@@ -59,6 +59,6 @@ def test_two_stages_cannot_share_a_name() -> None:
 
 def test_all_keys_of_a_partition_share_its_hash_tag() -> None:
     keys, job = Keys("ns"), JobId("a", 3, "1-0")
-    names = [*keys.place("a", 3), keys.dead("a", 3), keys.job(job), keys.dedup("a", 3, "x")]
+    names = [*keys.place("a", 3), keys.dead("a", 3), keys.letters("a", 3), keys.job(job), keys.dedup("a", 3, "x")]
     assert all(name.startswith("{ns:3}:") for name in names)
     assert len(set(names)) == len(names)
