@@ -1,7 +1,8 @@
-"""The aiohttp application: which path leads where."""
+"""The aiohttp application: which path leads where, and what it takes to go there."""
 
 from aiohttp import web
 
+from api.access import Access
 from api.health import Health
 from api.notifying import tenants_of
 from api.problems import answer_with_problems
@@ -22,17 +23,21 @@ def build_app(
     queues = QueueEndpoints(broker, notifications)
     schedules = ScheduleEndpoints(broker, configured_schedules(settings))
     health = Health(broker, settings.worker.lease if with_workers else None)
-    app = web.Application(middlewares=[answer_with_problems], client_max_size=settings.http.payload_limit)
+    access = Access(settings.http)
+    app = web.Application(
+        middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
+    )
     app.add_routes(
         [
-            web.get("/webhooks/whatsapp", webhook.handshake, allow_head=False),
-            web.post("/webhooks/whatsapp", webhook.receive),
-            web.post("/queue/{queue}/jobs", queues.enqueue),
-            web.get("/queue/status", queues.status),
-            web.get("/queue/scheduled-jobs", schedules.list),
-            web.get("/queue/job/{queue}/{job_id}", queues.job),
-            web.get("/healthz", health.alive),
-            web.get("/readyz", health.ready),
+            access.free(web.get("/webhooks/whatsapp", webhook.handshake, allow_head=False)),
+            access.free(web.post("/webhooks/whatsapp", webhook.receive)),
+            access.needs("enqueue", web.post("/queue/{queue}/jobs", queues.enqueue)),
+            access.needs("read", web.get("/queue/status", queues.status)),
+            access.needs("read", web.get("/queue/scheduled-jobs", schedules.list)),
+            access.needs("read", web.get("/queue/job/{queue}/{job_id}", queues.job)),
+            access.free(web.get("/healthz", health.alive)),
+            access.free(web.get("/readyz", health.ready)),
         ]
     )
+    access.check(app)
     return app

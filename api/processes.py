@@ -12,6 +12,7 @@ from typing import Any, Never, Self, TypeVar
 
 from aiohttp import web
 
+from api.access import check_exposure
 from api.adapters import Adapters
 from api.app import build_app
 from api.root import check, connector, open_broker
@@ -78,7 +79,8 @@ def stop_signal(*, with_parent: bool = False) -> asyncio.Event:
 
 
 async def run_api(settings: Settings, stop: asyncio.Event, *, with_workers: bool = False) -> None:
-    """Serve HTTP until stopped; requests under way are answered first."""
+    """Serve HTTP until stopped; requests under way are answered first. Raises Exposed, CannotListen."""
+    check_exposure(settings.http)
     adapters = Adapters(settings)
     async with open_broker(settings, adapters) as broker, contextlib.aclosing(adapters.database):
         app = build_app(broker, settings, adapters.notifications.log, with_workers=with_workers)
