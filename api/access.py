@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import ipaddress
+import math
 import secrets
 import socket
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
+from api.limits import Limit
 from api.problems import Handler, Problem
 from config.settings import Http, Key, Scope
 from pipeline import RiachoError
@@ -68,6 +70,7 @@ class Access:
         self._keys = {name: (key.hash.encode(), frozenset(key.scopes)) for name, key in http.keys.items()}
         self._open = http.open
         self._hosts = {host.lower() for host in http.hosts}
+        self._limit = Limit(http.requests_per_second)
         self._scopes: dict[object, Scope | None] = {}
 
     def needs(self, scope: Scope, route: R) -> R:
@@ -88,26 +91,33 @@ class Access:
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Middleware. Raises Problem 401, 403."""
+        """Middleware. Raises Problem 401, 403, 429."""
         match = request.match_info
         if match.http_exception is None and (scope := self._scopes[match.handler]) is not None:
-            self._admit(request, scope)
+            self._count(self._admit(request, scope))
         return await handler(request)
 
-    def _admit(self, request: web.Request, scope: Scope) -> None:
-        if self._keys:
-            self._admit_key(request, scope)
-        else:
-            self._admit_neighbour(request)
+    def _count(self, caller: str) -> None:
+        if wait := self._limit.wait(caller):
+            retry = {"Retry-After": str(math.ceil(wait))}
+            raise Problem(429, "Too many requests", f"That is over the limit; try again in {wait:.1g} s.", retry)
 
-    def _admit_key(self, request: web.Request, scope: Scope) -> None:
-        scopes = self._scopes_of(request)
-        if not scopes & {scope, "admin"}:
+    def _admit(self, request: web.Request, scope: Scope) -> str:
+        """Who it is: the name of a key, or an address."""
+        if self._keys:
+            return self._admit_key(request, scope)
+        self._admit_neighbour(request)
+        return request.remote or ""
+
+    def _admit_key(self, request: web.Request, scope: Scope) -> str:
+        name = self._key_of(request)
+        if not self._keys[name][1] & {scope, "admin"}:
             challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
             detail = f"This takes a key with the scope {scope}."
             raise Problem(403, "Forbidden", detail, {"WWW-Authenticate": challenge})
+        return name
 
-    def _scopes_of(self, request: web.Request) -> frozenset[Scope]:
+    def _key_of(self, request: web.Request) -> str:
         offered = request.headers.getall("Authorization", [])
         if not offered:
             detail = "This takes an API key, as in the header 'Authorization: Bearer KEY'."
@@ -118,13 +128,13 @@ class Access:
             raise Problem(401, "Unauthorized", detail, {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'})
         return found
 
-    def _known(self, authorization: str) -> frozenset[Scope] | None:
+    def _known(self, authorization: str) -> str | None:
         scheme, _, key = authorization.partition(" ")
         digest = hash_of(key.strip(" ").encode(errors="surrogateescape")).encode()
         found = None
-        for known, scopes in self._keys.values():  # all of them: how long it takes tells nothing of which
+        for name, (known, _) in self._keys.items():  # all of them: how long it takes tells nothing of which
             if hmac.compare_digest(known, digest):
-                found = scopes
+                found = name
         return found if scheme.lower() == "bearer" else None
 
     def _admit_neighbour(self, request: web.Request) -> None:

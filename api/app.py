@@ -5,7 +5,7 @@ from aiohttp import web
 from api.access import Access
 from api.health import Health
 from api.notifying import tenants_of
-from api.problems import answer_with_problems
+from api.problems import READ_TIMEOUT, answer_with_problems
 from api.queues import QueueEndpoints
 from api.schedules import ScheduleEndpoints, configured_schedules
 from api.whatsapp import WhatsAppWebhook
@@ -27,6 +27,7 @@ def build_app(
     app = web.Application(
         middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
     )
+    app[READ_TIMEOUT] = settings.http.read_timeout
     app.add_routes(
         [
             access.free(web.get("/webhooks/whatsapp", webhook.handshake, allow_head=False)),

@@ -17,6 +17,7 @@ from api.adapters import Adapters
 from api.app import build_app
 from api.root import check, connector, open_broker
 from api.schedules import configured_schedules
+from api.serving import Runner
 from config import Settings, child_environment, replaced
 from pipeline import Pipeline, RiachoError, Stage, Worker
 from pipeline.embedded import EmbeddedServer
@@ -84,7 +85,7 @@ async def run_api(settings: Settings, stop: asyncio.Event, *, with_workers: bool
     adapters = Adapters(settings)
     async with open_broker(settings, adapters) as broker, contextlib.aclosing(adapters.database):
         app = build_app(broker, settings, adapters.notifications.log, with_workers=with_workers)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=10)
+        runner = Runner(app, settings.http)
         await runner.setup()
         try:
             await _listen(runner, settings.http.host, settings.http.port)

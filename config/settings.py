@@ -81,6 +81,9 @@ class Http(_Section, frozen=True):
     keys: dict[str, Key]
     open: bool
     hosts: list[str]
+    requests_per_second: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+    read_timeout: Seconds
+    connections: Count
 
 
 class Worker(_Section, frozen=True):
