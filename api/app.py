@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from api.access import Access
+from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
 from api.problems import READ_TIMEOUT, answer_with_problems
@@ -27,6 +28,7 @@ def build_app(
     app = web.Application(
         middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
     )
+    app.on_response_prepare.append(add_safe_headers)
     app[READ_TIMEOUT] = settings.http.read_timeout
     app.add_routes(
         [

@@ -9,6 +9,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
+from api.headers import SAFE
 from api.problems import Problem
 from config.settings import Http
 
@@ -108,6 +109,7 @@ class Connection(web.RequestHandler):
         log.info("what %s sent is no HTTP request: %s", request.remote, type(exc).__name__)
         detail = f"This is no HTTP request, or a line of its head is over {LINE_LIMIT:,} bytes."
         response = Problem(status, "Bad request", detail).response()
+        response.headers.update(SAFE)  # no application sees to it here
         response.force_close()
         return response
 
