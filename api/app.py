@@ -9,6 +9,7 @@ from api.notifying import tenants_of
 from api.problems import READ_TIMEOUT, answer_with_problems
 from api.queues import QueueEndpoints
 from api.schedules import ScheduleEndpoints, configured_schedules
+from api.signatures import Signatures
 from api.whatsapp import WhatsAppWebhook
 from config import Settings
 from pipeline import Broker
@@ -20,7 +21,7 @@ def build_app(
 ) -> web.Application:
     """The service on an open broker; `with_workers` it is not ready before every stage has one."""
     whatsapp = settings.whatsapp
-    webhook = WhatsAppWebhook(broker, whatsapp.app_secret, whatsapp.verify_token, tenants_of(whatsapp))
+    webhook = WhatsAppWebhook(broker, Signatures(whatsapp), whatsapp.verify_token, tenants_of(whatsapp))
     queues = QueueEndpoints(broker, notifications)
     schedules = ScheduleEndpoints(broker, configured_schedules(settings))
     health = Health(broker, settings.worker.lease if with_workers else None)

@@ -16,8 +16,8 @@ from rich.table import Table
 from api import stand_in
 from api.processes import ProcessTree, stop_signal
 from api.queues import DEPTHS, NotificationView, QueueStatus
+from api.signatures import sign
 from api.stand_in import StandIn
-from api.whatsapp import sign
 from config import Secret, Settings, replaced
 from pipeline.views import JobView
 

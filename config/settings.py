@@ -95,6 +95,8 @@ class Sender(_Section, frozen=True):
     """What a tenant has of its own; the rest is as [whatsapp] says."""
 
     phone_number_id: str = ""
+    app_secret: Secret = Secret("")
+    previous_app_secret: Secret = Secret("")
     access_token: Secret = Secret("")
     graph_url: str = ""
     version: str = ""
@@ -104,6 +106,7 @@ class Sender(_Section, frozen=True):
 
 class WhatsApp(_Section, frozen=True):
     app_secret: Secret
+    previous_app_secret: Secret
     verify_token: Secret
     access_token: Secret
     graph_url: str
