@@ -26,6 +26,7 @@ ENV PATH=/opt/riacho/bin:$PATH \
 USER 10001
 WORKDIR /var/lib/riacho
 VOLUME ["/var/lib/riacho", "/var/cache/riacho"]
+# Anybody who reaches the port needs a key: RIACHO_HTTP_KEYS, see `riacho key new`; without one it does not start.
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["riacho"]

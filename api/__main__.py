@@ -12,8 +12,9 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api import dead, doctor, hold, jobs, processes, schedule, senders, steer
+from api import dead, doctor, hold, jobs, key, processes, schedule, senders, steer
 from api import demo as demonstration
+from api.access import check_exposure
 from api.console import AsJson, ask, read_settings, with_address
 from api.queues import QueueStatus, summed
 from api.root import check
@@ -36,6 +37,7 @@ app.add_typer(dead.app, name="dead")
 app.add_typer(senders.app, name="senders")
 app.add_typer(hold.app, name="hold")
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(key.app, name="key")
 app.add_typer(jobs.app)
 app.add_typer(steer.app)
 app.add_typer(doctor.app)
@@ -50,6 +52,7 @@ WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 def up(host: Host = None, port: Port = None, data: Data = None) -> None:
     """Run everything: API, workers and, unless a Redis is configured, a server of our own."""
     settings = read_settings(http={"host": host, "port": port}, data={"folder": data})
+    check_exposure(settings.http)  # here already: what a child says is one line among many
 
     async def run(served: Settings) -> None:
         stop = processes.stop_signal()

@@ -1,12 +1,15 @@
-"""The aiohttp application: which path leads where."""
+"""The aiohttp application: which path leads where, and what it takes to go there."""
 
 from aiohttp import web
 
+from api.access import Access
+from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
-from api.problems import answer_with_problems
+from api.problems import READ_TIMEOUT, answer_with_problems
 from api.queues import QueueEndpoints
 from api.schedules import ScheduleEndpoints, configured_schedules
+from api.signatures import Signatures
 from api.whatsapp import WhatsAppWebhook
 from config import Settings
 from pipeline import Broker
@@ -18,24 +21,30 @@ def build_app(
 ) -> web.Application:
     """The service on an open broker; `with_workers` it is not ready before every stage has one."""
     whatsapp = settings.whatsapp
-    webhook = WhatsAppWebhook(broker, whatsapp.app_secret, whatsapp.verify_token, tenants_of(whatsapp))
+    webhook = WhatsAppWebhook(broker, Signatures(whatsapp), whatsapp.verify_token, tenants_of(whatsapp))
     queues = QueueEndpoints(broker, notifications)
     schedules = ScheduleEndpoints(broker, configured_schedules(settings))
     health = Health(broker, settings.worker.lease if with_workers else None)
-    app = web.Application(middlewares=[answer_with_problems], client_max_size=settings.http.payload_limit)
+    access = Access(settings.http)
+    app = web.Application(
+        middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
+    )
+    app.on_response_prepare.append(add_safe_headers)
+    app[READ_TIMEOUT] = settings.http.read_timeout
     app.add_routes(
         [
-            web.get("/webhooks/whatsapp", webhook.handshake, allow_head=False),
-            web.post("/webhooks/whatsapp", webhook.receive),
-            web.post("/queue/{queue}/jobs", queues.enqueue),
+            access.free(web.get("/webhooks/whatsapp", webhook.handshake, allow_head=False)),
+            access.free(web.post("/webhooks/whatsapp", webhook.receive)),
+            access.needs("enqueue", web.post("/queue/{queue}/jobs", queues.enqueue)),
             # Of two paths the one that begins with more fixed text is asked first: jobs are the line above's.
-            web.post("/queue/cleanup/{task:(?!jobs$)[^/]+}", queues.clean_up),
-            web.post("/queue/retry/{job_id}", queues.retry),
-            web.get("/queue/status", queues.status),
-            web.get("/queue/scheduled-jobs", schedules.list),
-            web.get("/queue/job/{queue}/{job_id}", queues.job),
-            web.get("/healthz", health.alive),
-            web.get("/readyz", health.ready),
+            access.needs("admin", web.post("/queue/cleanup/{task:(?!jobs$)[^/]+}", queues.clean_up)),
+            access.needs("admin", web.post("/queue/retry/{job_id}", queues.retry)),
+            access.needs("read", web.get("/queue/status", queues.status)),
+            access.needs("read", web.get("/queue/scheduled-jobs", schedules.list)),
+            access.needs("read", web.get("/queue/job/{queue}/{job_id}", queues.job)),
+            access.free(web.get("/healthz", health.alive)),
+            access.free(web.get("/readyz", health.ready)),
         ]
     )
+    access.check(app)
     return app

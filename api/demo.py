@@ -16,8 +16,8 @@ from rich.table import Table
 from api import stand_in
 from api.processes import ProcessTree, stop_signal
 from api.queues import DEPTHS, NotificationView, QueueStatus
+from api.signatures import sign
 from api.stand_in import StandIn
-from api.whatsapp import sign
 from config import Secret, Settings, replaced
 from pipeline.views import JobView
 
@@ -109,7 +109,8 @@ def _own(settings: Settings, graph_url: str) -> Settings:
         settings,
         # Apart from whatever else a configured Redis holds: the demo must not work other people's jobs.
         redis={"namespace": f"{settings.redis.namespace}-demo"},
-        http={"host": "127.0.0.1", "port": free_port()},
+        # Open on loopback: its client has no key.
+        http={"host": "127.0.0.1", "port": free_port(), "keys": {}, "requests_per_second": 0.0},
         audio={"keep_transcripts": 0.0},  # the second time, too, it is to be seen how notes are transcribed
         whatsapp={
             "app_secret": Secret(secrets.token_hex(16)),

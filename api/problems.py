@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 RETRY_AFTER = {"Retry-After": "1"}
-BODY_TIMEOUT = 15.0  # seconds a client may take to send it
+READ_TIMEOUT = web.AppKey("read_timeout", float)  # seconds a client may take to send a body
 
 
 class Problem(Exception):
@@ -42,11 +42,12 @@ class Problem(Exception):
 
 async def read_body(request: web.Request) -> bytes:
     """The whole body. Raises Problem where it does not come in time, or cannot be unpacked."""
+    timeout = request.app[READ_TIMEOUT]
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
+        async with asyncio.timeout(timeout):
             return await request.read()
     except TimeoutError:
-        detail = f"The body did not arrive within {BODY_TIMEOUT:g} s."
+        detail = f"The body did not arrive within {timeout:g} s."
         raise Problem(408, "Request timeout", detail, {"Connection": "close"}) from None
     except (HttpProcessingError, web.RequestPayloadError) as error:
         raise Problem(400, "Bad request", f"The body cannot be unpacked: {error}") from None

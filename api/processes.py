@@ -12,10 +12,12 @@ from typing import Any, Never, Self, TypeVar
 
 from aiohttp import web
 
+from api.access import check_exposure
 from api.adapters import Adapters
 from api.app import build_app
 from api.root import check, connector, open_broker
 from api.schedules import configured_schedules
+from api.serving import Runner
 from config import Settings, child_environment, replaced
 from pipeline import Pipeline, RiachoError, Stage, Worker
 from pipeline.embedded import EmbeddedServer
@@ -78,11 +80,12 @@ def stop_signal(*, with_parent: bool = False) -> asyncio.Event:
 
 
 async def run_api(settings: Settings, stop: asyncio.Event, *, with_workers: bool = False) -> None:
-    """Serve HTTP until stopped; requests under way are answered first."""
+    """Serve HTTP until stopped; requests under way are answered first. Raises Exposed, CannotListen."""
+    check_exposure(settings.http)
     adapters = Adapters(settings)
     async with open_broker(settings, adapters) as broker, contextlib.aclosing(adapters.database):
         app = build_app(broker, settings, adapters.notifications.log, with_workers=with_workers)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=10)
+        runner = Runner(app, settings.http)
         await runner.setup()
         try:
             await _listen(runner, settings.http.host, settings.http.port)

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from api.whatsapp import sign
+from api.signatures import sign
 
 STATUSES = ("sent", "delivered")
 

@@ -1,6 +1,5 @@
 """WhatsApp's webhook: Meta's handshake, signed events, and what each message and each receipt becomes."""
 
-import hashlib
 import hmac
 import itertools
 import logging
@@ -11,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from api.problems import Problem, json, problem_of_refusal, read_body
+from api.signatures import Signatures
 from config import Secret
 from pipeline import Broker, Job, Pipeline
 from pipeline.errors import BadPayload
@@ -94,11 +94,11 @@ class WhatsAppWebhook:
     WhatsApp; another number's tenant is named as the number is."""
 
     def __init__(
-        self, broker: Broker, app_secret: Secret, verify_token: Secret, tenants: Mapping[str, str]
+        self, broker: Broker, signatures: Signatures, verify_token: Secret, tenants: Mapping[str, str]
     ) -> None:
         self._broker = broker
         self._tenants = tenants
-        self._app_secret = app_secret
+        self._signatures = signatures
         self._verify_token = verify_token
 
     async def handshake(self, request: web.Request) -> web.Response:
@@ -112,16 +112,32 @@ class WhatsAppWebhook:
     async def receive(self, request: web.Request) -> web.Response:
         """POST: an event."""
         body = await read_body(request)
-        secret = _configured(self._app_secret, "RIACHO_WHATSAPP_APP_SECRET")
-        if not _same(request.headers.get("X-Hub-Signature-256", ""), sign(body, secret)):
-            raise Problem(401, "Unauthorized", "X-Hub-Signature-256 is missing, or not made with our app secret.")
-        jobs = list(_jobs(self._broker.pipeline, _event(body), self._tenants))
+        signers = self._signers(body, request.headers.get("X-Hub-Signature-256", ""))
+        event = _event(body)
+        self._raise_if_forged(event, signers)
+        jobs = list(_jobs(self._broker.pipeline, event, self._tenants))
         work = [job for job in jobs if job]
         answers = await self._broker.add(work)
         self._raise_if_refused(work, answers)
         duplicates = sum(answer.duplicate for answer in answers)
         ids = [str(answer.id) for answer in answers]
         return json(Answer(len(answers) - duplicates, duplicates, len(jobs) - len(work), ids))
+
+    def _signers(self, body: bytes, signature: str) -> frozenset[str]:
+        if not self._signatures:
+            raise _unconfigured("RIACHO_WHATSAPP_APP_SECRET")
+        signers = self._signatures.signers(body, signature)
+        if not signers:
+            raise Problem(401, "Unauthorized", "X-Hub-Signature-256 is missing, or not made with our app secret.")
+        return signers
+
+    def _raise_if_forged(self, event: _Event, signers: frozenset[str]) -> None:
+        """The app of one tenant cannot speak for the numbers of another's."""
+        changes = (change for entry in event.entry for change in entry.changes)
+        telling = (change for change in changes if change.value.messages or change.value.statuses)
+        tenants = {_tenant(change, self._tenants) for change in telling}
+        if not all(self._signatures.vouch(signers, tenant) for tenant in tenants):
+            raise Problem(403, "Forbidden", "The event is of a number whose app has not signed it.")
 
     def _raise_if_refused(self, work: Sequence[Job], answers: Sequence[Added]) -> None:
         """Have Meta send the whole event again, when the last of the stages is likely to have room; the messages
@@ -134,19 +150,23 @@ class WhatsAppWebhook:
             raise Problem(503, "Service unavailable", detail, why.headers)
 
 
-def sign(body: bytes, app_secret: str) -> str:
-    """The X-Hub-Signature-256 of a body."""
-    return "sha256=" + hmac.new(app_secret.encode(), body, hashlib.sha256).hexdigest()
-
-
 def _same(offered: str, expected: str) -> bool:
     return hmac.compare_digest(offered.encode(errors="surrogateescape"), expected.encode())
 
 
 def _configured(secret: Secret, variable: str) -> str:
     if not secret:
-        raise Problem(503, "Service unavailable", f"WhatsApp is not configured here: set {variable}.")
+        raise _unconfigured(variable)
     return secret.reveal()
+
+
+def _unconfigured(variable: str) -> Problem:
+    return Problem(503, "Service unavailable", f"WhatsApp is not configured here: set {variable}.")
+
+
+def _tenant(change: _Change, tenants: Mapping[str, str]) -> str:
+    number = change.value.metadata.phone_number_id if change.value.metadata else ""
+    return tenants.get(number, number)
 
 
 def _event(body: bytes) -> _Event:
@@ -164,8 +184,7 @@ def _jobs(pipeline: Pipeline, event: _Event, tenants: Mapping[str, str]) -> Iter
     received_ms = itertools.count(now_ms())  # one apart, so that messages of one event keep their order
     for entry in event.entry:
         for change in entry.changes:
-            number = change.value.metadata.phone_number_id if change.value.metadata else ""
-            tenant = tenants.get(number, number)
+            tenant = _tenant(change, tenants)
             for raw in change.value.messages:
                 yield _taken(_message, pipeline, tenant, raw, next(received_ms))
             for raw in change.value.statuses:

@@ -15,7 +15,7 @@ import msgspec
 
 from api.demo import Said, event, free_port, wait_until_ready
 from api.processes import ProcessTree
-from api.whatsapp import sign
+from api.signatures import sign
 from benchmarks.notes import FOLDER, voice_notes
 from benchmarks.report import Report
 from config import Secret, Settings, load, replaced

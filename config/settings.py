@@ -29,6 +29,7 @@ Grace = Annotated[float, msgspec.Meta(ge=0, le=604_800)]  # slots are told apart
 Misfire = Literal["skip", "once", "all"]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]  # a second
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Scope = Literal["read", "enqueue", "admin"]
 
 
 class SettingsError(Exception):
@@ -66,10 +67,23 @@ class Data(_Section, frozen=True):
     folder: Path
 
 
+class Key(_Section, frozen=True):
+    """What is kept of an API key."""
+
+    hash: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]  # SHA-256, in hex
+    scopes: Annotated[list[Scope], msgspec.Meta(min_length=1)]
+
+
 class Http(_Section, frozen=True):
     host: str
     port: Port
     payload_limit: Count
+    keys: dict[str, Key]
+    open: bool
+    hosts: list[str]
+    requests_per_second: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+    read_timeout: Seconds
+    connections: Count
 
 
 class Worker(_Section, frozen=True):
@@ -81,6 +95,8 @@ class Sender(_Section, frozen=True):
     """What a tenant has of its own; the rest is as [whatsapp] says."""
 
     phone_number_id: str = ""
+    app_secret: Secret = Secret("")
+    previous_app_secret: Secret = Secret("")
     access_token: Secret = Secret("")
     graph_url: str = ""
     version: str = ""
@@ -90,6 +106,7 @@ class Sender(_Section, frozen=True):
 
 class WhatsApp(_Section, frozen=True):
     app_secret: Secret
+    previous_app_secret: Secret
     verify_token: Secret
     access_token: Secret
     graph_url: str
@@ -379,7 +396,8 @@ def _freeze(tree: Tree) -> Settings:
 
 
 def _is_secret(section: type, key: str) -> bool:
-    return key == "senders" or get_type_hints(section)[key] in (Secret, list[Secret])
+    # Somebody may have put the key itself in the place of its hash.
+    return key in ("senders", "keys") or get_type_hints(section)[key] in (Secret, list[Secret])
 
 
 def _check_url(name: str, url: Secret, schemes: tuple[str, ...]) -> None:

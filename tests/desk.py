@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy import Table, select
 
 from api.adapters import Adapters
 from api.app import build_app
 from api.root import connector
+from api.serving import Runner
 from config import Settings, load, replaced
 from pipeline import Broker, Pipeline, RetryPolicy
 from stages.notification.alerts import alerts
@@ -131,15 +133,24 @@ def stages_of(adapters: Adapters, retry: RetryPolicy) -> Pipeline:
     return Pipeline([msgspec.structs.replace(stage, retry=retry) for stage in stages])
 
 
+class Served(TestServer):
+    """An application served as api.processes has it."""
+
+    def __init__(self, app: web.Application, settings: Settings) -> None:
+        super().__init__(app)
+        self._settings = settings
+
+    async def _make_runner(self, **_: Any) -> Runner:
+        return Runner(self.app, self._settings.http)
+
+
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Client]:
     """The HTTP service."""
     adapters = Adapters(settings)
     async with connector(settings, adapters.pipeline())() as broker:
         app = build_app(broker, settings, adapters.notifications.log)
-        server = TestServer(app)
-        await server.start_server(access_log=None)  # as api.processes has it
-        async with TestClient(server) as client:
+        async with TestClient(Served(app, settings)) as client:
             yield client
     await adapters.database.aclose()
 

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from api.whatsapp import sign
+from api.signatures import sign
 from tests.cloud_api.config import Statuses
 from tests.cloud_api.errors import in_status
 from tests.cloud_api.report import Accepted

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from api import processes
 from api.__main__ import with_server
 from api.demo import Said, event, free_port
-from api.whatsapp import sign
+from api.signatures import sign
 from config import Settings, load, replaced
 from pipeline.embedded import EmbeddedServer
 from pipeline.errors import EmbeddedServerFailed

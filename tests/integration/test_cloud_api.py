@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from api.whatsapp import sign
+from api.signatures import sign
 from tests.cloud_api import NUMBER, TOKEN, CloudApi, Config, Report, Statuses, Template, fetch_report, running
 from tests.cloud_api.limits import SECOND, Bucket, Window
 from tests.processes import stop

@@ -10,8 +10,6 @@ import pytest
 from api.adapters import Adapters
 from config import load
 from stages.health.finding import Finding
-from stages.health.finding import Finding
-from stages.health.finding import Finding
 from tests.commands import Command, call
 
 pytestmark = pytest.mark.integration

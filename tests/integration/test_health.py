@@ -2,8 +2,6 @@
 
 import asyncio
 import threading
-import asyncio
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path

@@ -1,6 +1,5 @@
 """The HTTP service on a real server and a real socket: what it takes, and how it says no."""
 
-import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Sequence
@@ -12,7 +11,6 @@ import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from api import problems
 from api.adapters import Adapters
 from api.app import build_app
 from api.demo import Said, event
@@ -347,16 +345,6 @@ async def test_text_that_is_no_json_is_refused(client: Client, body: bytes) -> N
 async def test_a_body_that_cannot_be_unpacked_is_refused(client: Client) -> None:
     headers = {"Content-Encoding": "gzip"}
     await problem(await client.post("/queue/audio/jobs", data=b"no gzip", headers=headers), 400)
-
-
-async def test_a_body_that_never_comes_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(problems, "BODY_TIMEOUT", 0.05)
-
-    async def slowly() -> AsyncIterator[bytes]:
-        yield b"{"
-        await asyncio.Event().wait()
-
-    await problem(await client.post("/queue/audio/jobs", data=slowly()), 408)
 
 
 @pytest.mark.parametrize(

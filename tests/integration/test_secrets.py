@@ -36,7 +36,9 @@ VERIFY_TOKEN = "verify+me/Uj3=four"
 PASSWORD = "pass+word/Ik1=five"
 SIGNING = "signing+key/Ol8=six"
 HIDDEN = "hidden-path-Pm6-seven"
-SECRETS = (TOKEN, SHOP_TOKEN, APP_SECRET, VERIFY_TOKEN, PASSWORD, SIGNING, HIDDEN)
+PREVIOUS_SECRET = "previous+secret/Nb9=eight"
+SHOP_SECRET = "shop+secret/Vc2=nine"
+SECRETS = (TOKEN, SHOP_TOKEN, APP_SECRET, VERIFY_TOKEN, PASSWORD, SIGNING, HIDDEN, PREVIOUS_SECRET, SHOP_SECRET)
 
 THEIRS = ("aiohttp.access", "mail.log")  # the logs of the servers that this test has in others' places
 
@@ -130,6 +132,7 @@ def secret_settings(server: str, namespace: str, folder: Path, hook: str) -> Set
         folder,
         whatsapp={
             "app_secret": APP_SECRET,
+            "previous_app_secret": PREVIOUS_SECRET,
             "verify_token": VERIFY_TOKEN,
             "access_token": TOKEN,
             "phone_number_id": NUMBER,
@@ -227,6 +230,9 @@ async def test_no_secret_shows_itself_on_the_worst_of_days(
 @pytest.mark.parametrize(
     "variables",
     [
+        {"RIACHO_WHATSAPP_SENDERS": f'{{"shop": {{"app_secret": "{SHOP_SECRET}", "phone_number_id": 5}}}}'},
+        {"RIACHO_WHATSAPP_SENDERS": f'{{"shop": {{"previous_app_secret": ["{SHOP_SECRET}"]}}}}'},
+        {"RIACHO_WHATSAPP_PREVIOUS_SECRET": PREVIOUS_SECRET},
         {"RIACHO_WHATSAPP_SENDERS": f'{{"shop": {{"access_token": "{SHOP_TOKEN}", "phone_number_id": 5}}}}'},
         {"RIACHO_WHATSAPP_SENDERS": f'{{"shop": {{"access_token": "{SHOP_TOKEN}", "numero": "5"}}}}'},
         {"RIACHO_WHATSAPP_SENDERS": f'{{"shop": {{"access_token": ["{SHOP_TOKEN}"]}}}}'},

@@ -15,13 +15,14 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+KEYS = '{"admin": {"hash": "%s", "scopes": ["admin"]}}' % ("0" * 64)
 OURS = [name for name, service in SERVICES.items() if service.get("build")]
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_the_environment_of_our_services_is_made_of_known_settings(name: str) -> None:
     filled_in = {
-        variable: re.sub(r"\$\{\w+:[-?][^}]*\}", "secret", value)
+        variable: re.sub(r"\$\{\w+:[-?][^}]*\}", KEYS if variable == "RIACHO_HTTP_KEYS" else "secret", value)
         for variable, value in SERVICES[name]["environment"].items()
     }
     settings = load(environ=filled_in)
@@ -33,6 +34,12 @@ def test_the_environment_of_our_services_is_made_of_known_settings(name: str) ->
 def test_the_commands_of_our_services_exist_with_their_options(name: str) -> None:
     result = CliRunner().invoke(app, [*SERVICES[name]["command"], "--help"])
     assert result.exit_code == 0, result.output
+
+
+def test_the_service_of_the_compose_file_takes_a_key() -> None:
+    command = SERVICES["api"]["command"]
+    assert command[command.index("--host") + 1] == "0.0.0.0"  # noqa: S104 - inside its container
+    assert ":?" in SERVICES["api"]["environment"]["RIACHO_HTTP_KEYS"]
 
 
 def test_redis_keeps_what_it_is_given() -> None:

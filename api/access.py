@@ -1,0 +1,173 @@
+"""Who may do what over HTTP: API keys with scopes; without keys, only programs on this machine."""
+
+import hashlib
+import hmac
+import ipaddress
+import math
+import secrets
+import socket
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import web
+
+from api.limits import Limit
+from api.problems import Handler, Problem
+from config.settings import Http, Key, Scope
+from pipeline import RiachoError
+
+PREFIX = "riacho_"  # by which scanners of repositories find a key where none should be
+CHALLENGE = 'Bearer realm="riacho"'
+
+R = TypeVar("R", bound=web.RouteDef)
+
+
+class Exposed(RiachoError):
+    """The service would be open to whoever reaches this machine."""
+
+
+class Unscoped(Exception):
+    """A route was added without saying which scope it takes."""
+
+
+def new_key() -> tuple[str, str]:
+    """A key of 32 random bytes, and its hash for the settings."""
+    key = PREFIX + secrets.token_urlsafe(32)
+    return key, hash_of(key.encode())
+
+
+def hash_of(key: bytes) -> str:
+    """What is kept of a key. A fast hash will do: nobody guesses 256 random bits, however fast each guess is; a
+    slow one would only be a means to keep the service busy."""
+    return hashlib.sha256(key).hexdigest()
+
+
+def settings_lines(keys: Mapping[str, Key], name: str) -> tuple[str, str]:
+    """The key `name` as a line of [http.keys] in a file, and all keys as a variable of the environment."""
+    key = keys[name]
+    hashed, scopes, every = (msgspec.json.encode(part).decode() for part in (key.hash, key.scopes, keys))
+    return f"{name} = {{hash = {hashed}, scopes = {scopes}}}", f"RIACHO_HTTP_KEYS='{every}'"
+
+
+def check_exposure(http: Http) -> None:
+    """Raises Exposed where anybody on a network could use the service without a key."""
+    if http.keys or http.open or _resolves_to_loopback(http.host):
+        return
+    raise Exposed(
+        f"http.host = {http.host!r} can be reached from other machines, and there are no API keys: make one with "
+        "'riacho key new NAME --scopes admin' and put the line it prints into the settings, or listen on "
+        "127.0.0.1; RIACHO_HTTP_OPEN=true lets everybody in who can reach it"
+    )
+
+
+class Access:
+    """Lets a request through to its route when its key has the route's scope. Routes are added by `needs` or
+    `free`; `check` refuses an application with one that is not."""
+
+    def __init__(self, http: Http) -> None:
+        self._keys = {name: (key.hash.encode(), frozenset(key.scopes)) for name, key in http.keys.items()}
+        self._open = http.open
+        self._hosts = {host.lower() for host in http.hosts}
+        self._limit = Limit(http.requests_per_second)
+        self._scopes: dict[object, Scope | None] = {}
+
+    def needs(self, scope: Scope, route: R) -> R:
+        """A route that takes this scope, or admin."""
+        self._scopes[route.handler] = scope
+        return route
+
+    def free(self, route: R) -> R:
+        """A route that anybody may call: it checks by itself, as webhooks do, or tells nothing."""
+        self._scopes[route.handler] = None
+        return route
+
+    def check(self, app: web.Application) -> None:
+        """Raises Unscoped."""
+        for route in app.router.routes():
+            if route.handler not in self._scopes:
+                raise Unscoped(f"{route.method} {route.resource} was added without the scope it takes")
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Middleware. Raises Problem 401, 403, 429."""
+        match = request.match_info
+        if match.http_exception is None and (scope := self._scopes[match.handler]) is not None:
+            self._count(self._admit(request, scope))
+        return await handler(request)
+
+    def _count(self, caller: str) -> None:
+        if wait := self._limit.wait(caller):
+            retry = {"Retry-After": str(math.ceil(wait))}
+            raise Problem(429, "Too many requests", f"That is over the limit; try again in {wait:.1g} s.", retry)
+
+    def _admit(self, request: web.Request, scope: Scope) -> str:
+        """Who it is: the name of a key, or an address."""
+        if self._keys:
+            return self._admit_key(request, scope)
+        self._admit_neighbour(request)
+        return request.remote or ""
+
+    def _admit_key(self, request: web.Request, scope: Scope) -> str:
+        name = self._key_of(request)
+        if not self._keys[name][1] & {scope, "admin"}:
+            challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+            detail = f"This takes a key with the scope {scope}."
+            raise Problem(403, "Forbidden", detail, {"WWW-Authenticate": challenge})
+        return name
+
+    def _key_of(self, request: web.Request) -> str:
+        offered = request.headers.getall("Authorization", [])
+        if not offered:
+            detail = "This takes an API key, as in the header 'Authorization: Bearer KEY'."
+            raise Problem(401, "Unauthorized", detail, {"WWW-Authenticate": CHALLENGE})
+        found = self._known(offered[0]) if len(offered) == 1 else None
+        if found is None:
+            detail = "Authorization has no key that is known here."
+            raise Problem(401, "Unauthorized", detail, {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'})
+        return found
+
+    def _known(self, authorization: str) -> str | None:
+        scheme, _, key = authorization.partition(" ")
+        digest = hash_of(key.strip(" ").encode(errors="surrogateescape")).encode()
+        found = None
+        for name, (known, _) in self._keys.items():  # all of them: how long it takes tells nothing of which
+            if hmac.compare_digest(known, digest):
+                found = name
+        return found if scheme.lower() == "bearer" else None
+
+    def _admit_neighbour(self, request: web.Request) -> None:
+        """A program on this machine, and not a page in its browser: one from elsewhere says so in Origin, and one
+        whose name was made to resolve to this machine (DNS rebinding) in Host."""
+        host = request.headers.get("Host", "")
+        if not self._open and not self._is_ours(host):
+            detail = "Host is neither this machine nor in http.hosts, and there are no API keys."
+            raise Problem(403, "Forbidden", detail)
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.lower() != f"{request.scheme}://{host}".lower():
+            raise Problem(403, "Forbidden", "Without API keys, pages of other origins are not answered.")
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in self._hosts or name == "localhost" or _is_loopback(name)
+
+
+def _resolves_to_loopback(host: str) -> bool:
+    if not host:  # every address there is
+        return False
+    try:
+        found = {str(place[0]) for *_, place in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return bool(found) and all(_is_loopback(address) for address in found)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,139 @@
+"""How connections are served: within bounds of size, time and number, whatever a client does."""
+
+import asyncio
+import contextlib
+import logging
+import resource
+from typing import cast
+
+from aiohttp import web
+from aiohttp.web_request import BaseRequest
+
+from api.headers import SAFE
+from api.problems import Problem
+from config.settings import Http
+
+log = logging.getLogger(__name__)
+
+LINE_LIMIT = 8_190  # bytes of a request's first line, and of each header
+HEADER_LIMIT = 64
+KEEP_ALIVE = 75.0  # seconds a connection may rest between two requests; longer than most proxies keep theirs
+LINGER = 1.0  # seconds in which a client that is refused may go on sending, so that it comes to reading why
+OTHER_FILES = 256  # open at a time: Redis, the database, modules
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Runner(web.AppRunner):
+    """Runs an application within the bounds of [http]."""
+
+    def __init__(self, app: web.Application, http: Http) -> None:
+        super().__init__(app, access_log=None, shutdown_timeout=10)
+        self._http = http
+
+    async def _make_server(self) -> web.Server:
+        make_room(self._http.connections)
+        return Server(await super()._make_server(), self._http)
+
+
+class Server(web.Server):
+    """Makes the connections of an application's own server, bounded."""
+
+    def __init__(self, made: web.Server, http: Http) -> None:
+        super().__init__(self._answer, request_factory=made.request_factory)
+        self._inner = made.request_handler
+        self._http = http
+
+    def __call__(self) -> "Connection":
+        return Connection(self, self._http.read_timeout, self._http.connections)
+
+    async def _answer(self, request: BaseRequest) -> web.StreamResponse:
+        connection = cast("Connection", request.protocol)
+        connection.begin()
+        try:
+            return await self._inner(request)
+        finally:
+            connection.end()
+
+
+class Connection(web.RequestHandler):
+    """Has to bring the head of a request within `read_timeout` seconds of its first byte, and of connecting; for
+    a body see problems.read_body. One of more than `most` at a time is sent away."""
+
+    def __init__(self, server: Server, read_timeout: float, most: int) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # which aiohttp takes for no log
+            keepalive_timeout=KEEP_ALIVE,
+            lingering_time=LINGER,
+            max_line_size=LINE_LIMIT,
+            max_field_size=LINE_LIMIT,
+            max_headers=HEADER_LIMIT,
+        )
+        self._server, self._read_timeout, self._most = server, read_timeout, most
+        self._late: asyncio.TimerHandle | None = None
+        self._answering = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._expect_head()
+        if len(self._server.connections) > self._most and isinstance(transport, asyncio.Transport):
+            transport.write(FULL)
+            self.force_close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._late is None and not self._answering:
+            self._expect_head()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def begin(self) -> None:
+        """The head of a request is there."""
+        self._stop_waiting()
+        self._answering = True
+
+    def end(self) -> None:
+        """It is answered."""
+        self._answering = False
+
+    def handle_error(
+        self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What is no HTTP. The error repeats the header that is wrong, in which there may be a key: it is neither
+        logged nor answered."""
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        log.info("what %s sent is no HTTP request: %s", request.remote, type(exc).__name__)
+        detail = f"This is no HTTP request, or a line of its head is over {LINE_LIMIT:,} bytes."
+        response = Problem(status, "Bad request", detail).response()
+        response.headers.update(SAFE)  # no application sees to it here
+        response.force_close()
+        return response
+
+    def _expect_head(self) -> None:
+        self._late = asyncio.get_running_loop().call_later(self._read_timeout, self._cut)
+
+    def _stop_waiting(self) -> None:
+        if self._late:
+            self._late.cancel()
+            self._late = None
+
+    def _cut(self) -> None:
+        self._late = None
+        self.force_close()
+
+
+def make_room(connections: int) -> None:
+    """Let this process have as many files open as its connections take; many systems start with 1,024."""
+    wanted = connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own besides
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("http.connections = %d, and only %d files may be open: raise ulimit -n", connections, allowed)
