@@ -35,6 +35,7 @@ def build_app(
         [
             access.free(web.get("/webhooks/whatsapp", webhook.handshake, allow_head=False)),
             access.free(web.post("/webhooks/whatsapp", webhook.receive)),
+            access.needs("admin", web.post("/queue/{queue:cleanup}/jobs", queues.enqueue_cleanup)),
             access.needs("enqueue", web.post("/queue/{queue}/jobs", queues.enqueue)),
             # Of two paths the one that begins with more fixed text is asked first: jobs are the line above's.
             access.needs("admin", web.post("/queue/cleanup/{task:(?!jobs$)[^/]+}", queues.clean_up)),

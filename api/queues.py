@@ -110,6 +110,10 @@ class QueueEndpoints:
             answers[index] = _answer(self._broker.pipeline.stage(jobs[index].stage), answer)
         return [answer for answer in answers if answer is not None]
 
+    async def enqueue_cleanup(self, request: web.Request) -> web.Response:
+        """POST /queue/cleanup/jobs: as `enqueue`, and not for everybody, as these jobs delete."""
+        return await self.enqueue(request)
+
     async def clean_up(self, request: web.Request) -> web.Response:
         """POST /queue/cleanup/{task}: one of the chores now; the body, if there is one, is its payload."""
         task, given = request.match_info["task"], _payload(await read_body(request))

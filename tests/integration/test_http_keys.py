@@ -70,6 +70,17 @@ async def test_a_key_opens_what_its_scopes_say(serve: Serve, scope: str, expecte
         assert await statuses(client, bearer(scope)) == expected
 
 
+@pytest.mark.parametrize("path", ["/queue/cleanup/jobs", "/queue/cleanup/%6Aobs", "/queue/cl%65anup/jobs"])
+async def test_what_deletes_takes_an_admin_however_it_is_asked_for(serve: Serve, path: str) -> None:
+    job = {"kind": "conversations", "payload": {"days": 0.1}}
+    async with serve(keys=HASHES) as client:
+        url = client.make_url("/").with_path(path, encoded=True)
+        assert (await client.session.post(url, json=job, headers=bearer("enqueue"))).status == 403
+        assert (await client.session.post(url, json=job, headers=bearer("admin"))).status == 202
+        task = await client.post("/queue/cleanup/conversations", headers=bearer("enqueue"))
+        assert task.status == 403
+
+
 async def test_too_small_a_scope_is_told_with_the_one_it_takes(serve: Serve) -> None:
     async with serve(keys=HASHES) as client:
         answer = await client.post("/queue/notification/jobs", json=SEND, headers=bearer("read"))
