@@ -1,14 +1,16 @@
 """Settings: default.toml, then a file, then the environment, then flags; frozen once they are read."""
 
 import difflib
+import functools
 import os
 import tomllib
+import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.resources import files
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -19,6 +21,8 @@ OTHER_VARIABLES = {"RIACHO_CONFIG", "RIACHO_TEST_SERVER"}
 
 Tree = dict[str, dict[str, Any]]
 T = TypeVar("T")
+
+get_type_hints = functools.cache(typing.get_type_hints)  # most of the time that reading settings took
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]  # a year: infinity is no time

@@ -599,5 +599,5 @@ def test_the_broker_does_what_the_model_says(server: str) -> None:
         machine: Any = partial(BrokerMachine, server, runner.get_loop())
         run_state_machine_as_test(
             machine,
-            settings=settings(max_examples=120, stateful_step_count=50, suppress_health_check=list(HealthCheck)),
+            settings=settings(max_examples=90, stateful_step_count=50, suppress_health_check=list(HealthCheck)),
         )

@@ -182,7 +182,7 @@ async def open_together(url: str) -> None:
 
 
 async def test_several_open_a_fresh_file_at_the_same_moment(tmp_path: Path) -> None:
-    for n in range(20):  # one in a few goes wrong where nobody waits for the switch to WAL
+    for n in range(8):  # one in a few goes wrong where nobody waits for the switch to WAL
         await open_together(f"sqlite+aiosqlite:///{tmp_path}/{n}.db")
 
 

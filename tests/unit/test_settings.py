@@ -199,7 +199,7 @@ paths = words.filter(lambda word: not word.startswith("~")).map(lambda word: Pat
 seconds = st.floats(min_value=0.001, max_value=31_536_000)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     st.fixed_dictionaries(
         {
