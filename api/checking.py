@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from api.notifying import sender_of, sends_by_whatsapp
 from config import Settings
 from pipeline import Broker, Pipeline
@@ -32,7 +30,6 @@ class Checks:
     def __init__(self, settings: Settings, database: Database, notifying: Notifying, folder: Path) -> None:
         self._settings, self._database = settings, database
         self._notifying, self._folder = notifying, folder
-        self._file = _sqlite_file(settings, folder)
         self._log = HealthLog(database)
         self._opened: Broker | None = None
         self._pipeline: Callable[[], Pipeline]
@@ -113,14 +110,8 @@ class Checks:
 
     def _there(self) -> bool:
         """Whether there is a database: to look into one would make it."""
-        return self._file is None or self._file.exists()
+        file = self._database.file
+        return file is None or file.exists()
 
     async def _last_figure(self, name: str) -> int | None:
         return await self._log.figure(name) if self._there() else None
-
-
-def _sqlite_file(settings: Settings, folder: Path) -> Path | None:
-    if not settings.store.url:
-        return folder / "riacho.db"
-    url = make_url(settings.store.url.reveal())
-    return Path(url.database) if url.database and url.get_backend_name() == "sqlite" else None

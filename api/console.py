@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 import uvloop
 
+from api.adapters import Adapters
 from api.root import open_broker
 from config import Secret, Settings, load, logs, replaced
 from config.settings import Tree
@@ -42,5 +43,16 @@ def ask(question: Callable[[Broker], Awaitable[T]]) -> T:
     async def put() -> T:
         async with open_broker(settings) as broker:
             return await question(broker)
+
+    return uvloop.run(put())
+
+
+def ask_database(question: Callable[[Adapters], Awaitable[T]]) -> T:
+    """Put a question to the configured database, by way of what keeps things there."""
+    adapters = Adapters(read_settings())
+
+    async def put() -> T:
+        async with adapters.database:
+            return await question(adapters)
 
     return uvloop.run(put())

@@ -1,19 +1,12 @@
 """`riacho hold add`, `remove`, `list`: conversations that are kept for legal reasons, however old they are."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import msgspec
 import typer
-import uvloop
 
-from api.adapters import Adapters
-from api.console import AsJson, read_settings
+from api.console import AsJson, ask_database
 from pipeline.errors import BadInput
-from stages.conversation.store import ConversationStore
-
-T = TypeVar("T")
 
 app = typer.Typer(
     help="Conversations that are never deleted (whole tenants: the setting cleanup.held).", no_args_is_help=True
@@ -37,7 +30,7 @@ def remove(tenant: str, chat: str) -> None:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show the conversations that are held."""
-    held = _ask(lambda store: store.held())
+    held = ask_database(lambda adapters: adapters.conversations.held())
     if as_json:
         typer.echo(msgspec.json.encode(held))
         return
@@ -48,19 +41,9 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def _hold(tenant: str, chat: str, *, held: bool) -> None:
-    if not _ask(lambda store: store.hold(tenant, chat, held)):
+    if not ask_database(lambda adapters: adapters.conversations.hold(tenant, chat, held)):
         raise BadInput(f"tenant '{tenant[:80]}' has no conversation '{chat[:80]}'")
 
 
 def _time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _ask(question: Callable[[ConversationStore], Awaitable[T]]) -> T:
-    adapters = Adapters(read_settings())
-
-    async def put() -> T:
-        async with adapters.database:
-            return await question(adapters.conversations)
-
-    return uvloop.run(put())

@@ -14,8 +14,8 @@ from pipeline import Broker, JobId, Schedule
 from pipeline.errors import BadInput, BadJobId, UnknownStage, did_you_mean
 from pipeline.schedule import ScheduleState, checked, next_slot
 
-# The names are those of their stages.
-CONFIGURED = ("tts_cache", "conversations", "logs", "stats", "health")
+# By name, which is that of the stage, too: the setting.
+CONFIGURED = {name.replace("_", "-"): name for name in ("tts_cache", "conversations", "logs", "stats", "health")}
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -60,12 +60,11 @@ def configured_schedules(settings: Settings) -> list[Schedule]:
     given = settings.schedules
     common: dict[str, Any] = {"zone": given.zone, "misfire": given.misfire, "grace": given.grace}
     found = []
-    for setting in CONFIGURED:
-        name, cron = setting.replace("_", "-"), getattr(given, setting)
-        if cron:
+    for name, setting in CONFIGURED.items():
+        if cron := getattr(given, setting):
             found.append(Schedule(name=name, cron=cron, stage=name, **common))
     for name, own in given.own.items():
-        if name in {setting.replace("_", "-") for setting in CONFIGURED}:
+        if name in CONFIGURED:
             raise BadInput(f"schedules.own has '{name}', which is one of Riacho's; choose another name")
         changed = {"zone": own.zone, "misfire": own.misfire, "grace": own.grace}
         about = common | {key: value for key, value in changed.items() if value not in ("", None)}

@@ -1,19 +1,12 @@
 """`riacho senders list`, `resume`: numbers that WhatsApp stopped, and having them send again."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import msgspec
 import typer
-import uvloop
 
-from api.adapters import Adapters
-from api.console import AsJson, read_settings
+from api.console import AsJson, ask_database
 from pipeline.errors import BadInput
-from stages.notification.log import NotificationLog
-
-T = TypeVar("T")
 
 app = typer.Typer(help="Numbers that WhatsApp stopped: why, and have them send again.", no_args_is_help=True)
 
@@ -21,7 +14,7 @@ app = typer.Typer(help="Numbers that WhatsApp stopped: why, and have them send a
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show the paused senders, by tenant. Each tries a message now and then by itself."""
-    held = _ask(lambda log: log.paused())
+    held = ask_database(lambda adapters: adapters.notifications.log.paused())
     if as_json:
         typer.echo(msgspec.json.encode(held))
         return
@@ -35,16 +28,6 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def resume(tenant: str) -> None:
     """Have a paused sender send again, once what stopped it is put right."""
-    if not _ask(lambda log: log.resume(tenant)):
+    if not ask_database(lambda adapters: adapters.notifications.log.resume(tenant)):
         raise BadInput(f"the sender of tenant '{tenant[:80]}' is not paused; see: riacho senders list")
     typer.echo(f"{tenant}: sends again within half a minute")
-
-
-def _ask(question: Callable[[NotificationLog], Awaitable[T]]) -> T:
-    adapters = Adapters(read_settings())
-
-    async def put() -> T:
-        async with adapters.database:
-            return await question(adapters.notifications.log)
-
-    return uvloop.run(put())

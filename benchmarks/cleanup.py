@@ -10,7 +10,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ async def measure(*, number: int, database: str, rate: float) -> Report:
     """Fill a database with `number` old and as many fresh messages; then chat alone, and chat beside cleanup."""
     with tempfile.TemporaryDirectory() as folder, _address(database, Path(folder)) as url:
         started = now_ms()
-        async with _opened(url) as store:
+        async with Database(url) as store:
             await _fill(url, "old", number, started - int(2 * DAYS * DAY))
             await _fill(url, "fresh", number, started - DAY)
             await _analysed(url)
@@ -125,12 +125,6 @@ def _address(database: str, folder: Path) -> Iterator[str]:
     elif database == "sqlite":
         yield sqlite_file(folder / "riacho.db").render_as_string()
     else:
-        yield database
-
-
-@contextlib.asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as database:
         yield database
 
 

@@ -1,7 +1,6 @@
 """What tests of the cleanup stages share: a database with all tables, rows of a given age, jobs to run."""
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import func, insert, select
@@ -18,13 +17,6 @@ NOW = 1_800_000_000_000  # ms
 MONTH = Retention(30)
 
 Told = list[tuple[int, str]]
-
-
-@asynccontextmanager
-async def cleaned(url: str) -> AsyncIterator[Database]:
-    """A database with the tables that are cleaned."""
-    async with Database(url) as database:
-        yield database
 
 
 def context(payload: Any = None, told: Told | None = None, stage: str = "conversations") -> Context:

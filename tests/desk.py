@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ QUICK = RetryPolicy(attempts=4, base=0.05)  # 0.05, 0.1, 0.2 s in place of 2, 4,
 
 Client = TestClient[Any, Any]
 WithSettings = Callable[..., Settings]
+Serve = Callable[..., AbstractAsyncContextManager[Client]]
 
 
 def settings_of(server: str, namespace: str, folder: Path, **sections: dict[str, Any]) -> Settings:

@@ -4,7 +4,7 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Float, Index, String, Table, Text
 
 from stages.ports import MediaReference
-from stages.store import Database, metadata
+from stages.store import Database, metadata, storable
 
 media = Table(
     "media",
@@ -31,10 +31,6 @@ class MediaStore:
 
     async def record(self, reference: MediaReference) -> None:
         """See the port."""
-        row = {name: _kept(value) for name, value in msgspec.structs.asdict(reference).items()}
+        values = msgspec.structs.asdict(reference).items()
+        row = {name: storable(value) if isinstance(value, str) else value for name, value in values}
         await self._database.write(self._database.insert(media).on_conflict_do_nothing(), row)
-
-
-def _kept(value: str | float) -> str | float:
-    """PostgreSQL takes no NUL in a text."""
-    return value.replace("\0", "") if isinstance(value, str) else value

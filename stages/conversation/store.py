@@ -23,7 +23,7 @@ from sqlalchemy import (
 from pipeline import Permanent
 from pipeline.message import now_ms
 from stages.ports import REPLY, Message
-from stages.store import Bulk, Database, metadata
+from stages.store import Bulk, Database, metadata, storable
 
 MOST_AT_ONCE = 500  # messages in one transaction: a few milliseconds for whoever else writes
 
@@ -169,7 +169,7 @@ def _merged(new: Sequence[Message]) -> list[Message]:
     kept: dict[tuple[str, str, str], Message] = {}
     for message in new:
         key = message.tenant, message.chat, message.id
-        text = message.text.replace("\0", "")  # PostgreSQL takes none in a text
+        text = storable(message.text)
         first = kept.get(key, message)
         if key not in kept or not first.text:
             kept[key] = msgspec.structs.replace(first, text=text)

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Integer, String, Table, Text, and_, case, delete, or_, select
 
 from stages.health.finding import Finding
-from stages.store import Database, metadata
+from stages.store import Database, metadata, storable
 
 health = Table(
     "health",
@@ -67,7 +67,7 @@ def _row(finding: Finding, at: int) -> dict[str, Any]:
     return {
         "name": finding.name,
         "state": finding.state,
-        "detail": finding.detail.replace("\0", ""),
+        "detail": storable(finding.detail),
         "figure": finding.figure,
         "since_ms": 0 if finding.state == "ok" else at,  # what is well from the start is no change
         "checked_ms": at,

@@ -28,7 +28,7 @@ from stages.notification.email import Email
 from stages.notification.errors import NotSent, OutcomeUnknown
 from stages.notification.webhook import SignedWebhook
 from stages.ports import Messenger, Outgoing
-from stages.store import Database, metadata
+from stages.store import Database, metadata, storable
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,8 @@ class AlertStore:
 
         It becomes the carrier where there is none. Returns what is untold then.
         """
-        row = {"tenant": _storable(tenant), "cause": _storable(alert.cause), "carrier": carrier}
-        row |= {"text": _storable(alert.text), "job": _storable(alert.job)}
+        row = {"tenant": storable(tenant), "cause": storable(alert.cause), "carrier": carrier}
+        row |= {"text": storable(alert.text), "job": storable(alert.job)}
         insert = self._database.insert(alerts).values(count=1, since_ms=now, seen_ms=now, told_ms=0, **row)
         counted = insert.on_conflict_do_update(
             index_elements=alerts.primary_key, set_=self._counted(insert.excluded, now)
@@ -250,9 +250,4 @@ async def offer(channel: AlertChannel, subject: str, text: str, alert_id: str) -
 
 
 def _of(tenant: str, cause: str) -> tuple[Any, Any]:
-    return alerts.c.tenant == _storable(tenant), alerts.c.cause == _storable(cause)
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL takes no NUL in a text."""
-    return text.replace("\0", "")
+    return alerts.c.tenant == storable(tenant), alerts.c.cause == storable(cause)

@@ -28,6 +28,11 @@ BUSY = 10_000  # ms that a writer of SQLite waits for its turn
 MIGRATED_WITHIN = 600_000  # ms: a million messages take a few seconds
 
 
+def storable(value: str) -> str:
+    """A text without NUL, which PostgreSQL does not take."""
+    return value.replace("\0", "")
+
+
 def sqlite_file(path: Path) -> URL:
     """The address of a database in a file, whatever its name is made of."""
     return URL.create("sqlite+aiosqlite", database=str(path))
@@ -45,6 +50,12 @@ class Database:
         self._groups: list[GroupCommit[Any]] = []
         if self.dialect == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _let_processes_share)
+
+    @property
+    def file(self) -> Path | None:
+        """Where it lies, if it is a file: one of SQLite's."""
+        name = self._engine.url.database
+        return Path(name) if name and self.dialect == "sqlite" else None
 
     async def __aenter__(self) -> Self:
         try:
@@ -92,7 +103,7 @@ class Database:
         On SQLite it is the only one that may, from its start; so keep it short. One that begins with reading could
         not go on to write once somebody else has written."""
         async with self._connected(), self._engine.begin() as connection:
-            if connection.dialect.name == "sqlite":
+            if self.dialect == "sqlite":
                 await connection.execute(text("BEGIN IMMEDIATE"))
             yield connection
 

@@ -16,7 +16,7 @@ from stages.cleanup.conversations import ConversationsHandler
 from stages.conversation.store import conversations, messages
 from stages.jobs import Prune
 from stages.store import Database
-from tests.cleaning import MONTH, ago, chat, cleaned, context, keys, says
+from tests.cleaning import MONTH, ago, chat, context, keys, says
 from tests.integration.conftest import postgres, url
 from tests.support import eventually
 
@@ -30,10 +30,11 @@ CHATS = 150
 # Says something in every chat, in an order of its own.
 WRITER = """
 import asyncio, random, sys
-from tests.cleaning import cleaned, says
+from stages.store import Database
+from tests.cleaning import says
 
 async def write(url, writer, number):
-    async with cleaned(url) as database:
+    async with Database(url) as database:
         print("open", flush=True)
         sys.stdin.readline()
         chats = list(range(int(number)))
@@ -50,7 +51,7 @@ async def database(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[D
     for module in (run, aged, cleanup_conversations):
         monkeypatch.setattr(module, "BATCH", 20)
     monkeypatch.setattr(cleanup_conversations, "CHATS", 5)
-    async with cleaned(url) as made:
+    async with Database(url) as made:
         yield made
 
 
@@ -110,7 +111,7 @@ async def test_a_message_that_is_being_written_keeps_its_chat(postgres: str, url
     """On PostgreSQL its writer has the conversation's row, so the chat is passed over, and nobody waits."""
     if url.startswith("sqlite"):
         pytest.skip("SQLite has one writer at a time")
-    async with cleaned(url) as database:
+    async with Database(url) as database:
         await chat(database, "quiet", ago(31, now_ms()))
         await chat(database, "woken", ago(31, now_ms()))
         async with database.transaction() as writing:

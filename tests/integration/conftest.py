@@ -1,6 +1,7 @@
 """Databases (SQLite, and PostgreSQL where it is installed), spans, and settings of notifications."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from benchmarks.postgres import NotInstalled, address, cluster
 from config import Settings
 from pipeline import telemetry
-from tests.desk import WithSettings, settings_of
+from tests.desk import Client, Serve, WithSettings, service, settings_of
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +65,15 @@ def settings(server: str, namespace: str, tmp_path: Path) -> WithSettings:
         return settings_of(server, namespace, tmp_path, **sections)
 
     return made
+
+
+@pytest.fixture
+def serve(server: str, namespace: str, tmp_path: Path) -> Serve:
+    """The service with these settings of [http]."""
+
+    @asynccontextmanager
+    async def started(**http: Any) -> AsyncIterator[Client]:
+        async with service(settings_of(server, namespace, tmp_path, http=http)) as client:
+            yield client
+
+    return started

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from api.adapters import Adapters
 from config import Secret, load, replaced
-from pipeline import Job, Pipeline, RetryLater
+from pipeline import Broker, Job, Pipeline, RetryLater
 from pipeline.message import now_ms
 from stages.audio.media import media
 from stages.cleanup import aged, run
@@ -36,7 +36,6 @@ from tests.cleaning import (
     Told,
     ago,
     chat,
-    cleaned,
     context,
     fill,
     keys,
@@ -55,7 +54,7 @@ AfterTurns = Callable[[int, Callable[[], Awaitable[None]]], None]
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
-    async with cleaned(url) as made:
+    async with Database(url) as made:
         yield made
 
 
@@ -279,19 +278,27 @@ async def test_a_job_waits_for_a_database_that_is_away(
             await handler(job, Prune())
 
 
-async def test_a_worker_runs_the_stages_and_keeps_what_they_did(
-    connector: Connector, server: str, namespace: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def adapters(server: str, namespace: str, tmp_path: Path) -> Adapters:
     redis = {"url": Secret(server), "namespace": namespace}
-    adapters = Adapters(replaced(load(environ={}), data={"folder": tmp_path}, redis=redis))
-    pipeline = Pipeline(stage for stage in adapters.pipeline() if stage.queue == "cleanup")
+    return Adapters(replaced(load(environ={}), data={"folder": tmp_path}, redis=redis))
+
+
+@pytest.fixture
+async def broker(connector: Connector, adapters: Adapters) -> AsyncIterator[Broker]:
+    """With a worker on the cleanup stages, as they are configured."""
+    pipeline = Pipeline(adapters.pipeline().queue("cleanup"))
     connect = connector(pipeline)
+    async with adapters.opened(), working(connect, pipeline), connect() as opened:
+        yield opened
+
+
+async def test_a_worker_runs_the_stages_and_keeps_what_they_did(adapters: Adapters, broker: Broker) -> None:
     wanted = [Job(stage=name, payload=Prune()) for name in ("tts-cache", "conversations", "logs")]
     wanted.append(Job(stage="stats", payload=CollectStatistics("2024-10-04")))
-    async with adapters.opened(), working(connect, pipeline), connect() as broker:
-        await chat(adapters.database, "old", ago(31, now_ms()))
-        speech, chat_job, log_job, stats = await add_all(broker, wanted)
-        views = [await until(broker, job, "completed") for job in (speech, chat_job, log_job, stats)]
+    await chat(adapters.database, "old", ago(31, now_ms()))
+    speech, chat_job, log_job, stats = await add_all(broker, wanted)
+    views = [await until(broker, job, "completed") for job in (speech, chat_job, log_job, stats)]
     results: list[Any] = [view.result for view in views]
     assert results[0]["skipped"] == OFF
     assert (results[1]["messages"], results[1]["heldBack"], results[1]["dryRun"]) == (3, 0, False)
@@ -299,19 +306,12 @@ async def test_a_worker_runs_the_stages_and_keeps_what_they_did(
     assert results[3] == {"day": "2024-10-04", "tenants": 0}
 
 
-async def test_the_statistics_count_what_was_buried(
-    connector: Connector, server: str, namespace: str, tmp_path: Path
-) -> None:
-    redis = {"url": Secret(server), "namespace": namespace}
-    adapters = Adapters(replaced(load(environ={}), data={"folder": tmp_path}, redis=redis))
-    pipeline = Pipeline(stage for stage in adapters.pipeline() if stage.name == "stats")
-    connect = connector(pipeline)
-    async with adapters.opened(), working(connect, pipeline), connect() as broker:
-        no_day = Job(stage="stats", payload=CollectStatistics("2024-02-31"), tenant="shop")
-        await until(broker, await add_one(broker, no_day), "failed")
-        today = datetime.now(UTC).date()
-        wanted = [CollectStatistics(str(day)) for day in (today, today - timedelta(days=1))]  # it may be midnight
-        for job in await add_all(broker, [Job(stage="stats", payload=payload) for payload in wanted]):
-            await until(broker, job, "completed")
-        rows = await adapters.database.read(select(statistics.c.tenant, statistics.c.failures))
+async def test_the_statistics_count_what_was_buried(adapters: Adapters, broker: Broker) -> None:
+    no_day = Job(stage="stats", payload=CollectStatistics("2024-02-31"), tenant="shop")
+    await until(broker, await add_one(broker, no_day), "failed")
+    today = datetime.now(UTC).date()
+    wanted = [CollectStatistics(str(day)) for day in (today, today - timedelta(days=1))]  # it may be midnight
+    for job in await add_all(broker, [Job(stage="stats", payload=payload) for payload in wanted]):
+        await until(broker, job, "completed")
+    rows = await adapters.database.read(select(statistics.c.tenant, statistics.c.failures))
     assert [dict(row) for row in rows] == [{"tenant": "shop", "failures": 1}]

@@ -3,36 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-from aiohttp.test_utils import TestClient
 
 from api.access import new_key
-from tests.desk import service, settings_of, to_client
+from tests.desk import Client, Serve, to_client
 from tests.support import eventually
 
 pytestmark = pytest.mark.integration
 
-Client = TestClient[Any, Any]
-Serve = Callable[..., AbstractAsyncContextManager[Client]]
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
-
-
-@pytest.fixture
-def serve(server: str, namespace: str, tmp_path: Path) -> Serve:
-    """The service with these settings of [http]."""
-
-    @asynccontextmanager
-    async def started(**http: Any) -> AsyncIterator[Client]:
-        async with service(settings_of(server, namespace, tmp_path, http=http)) as client:
-            yield client
-
-    return started
 
 
 class Raw:

@@ -1,10 +1,8 @@
 """API keys on a real socket: which scope opens which route, and what happens without any key."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -16,12 +14,10 @@ from api.adapters import Adapters
 from api.app import build_app
 from api.root import connector
 from config import Secret, Settings, load, replaced
-from tests.desk import service, settings_of, to_client
+from tests.desk import Client, Serve, service, settings_of, to_client
 
 pytestmark = pytest.mark.integration
 
-Client = TestClient[Any, Any]
-Serve = Callable[..., AbstractAsyncContextManager[Client]]
 
 SCOPES = ("read", "enqueue", "admin")
 KEYS = {scope: new_key() for scope in SCOPES}
@@ -34,18 +30,6 @@ FREE = {("GET", "/webhooks/whatsapp"), ("POST", "/webhooks/whatsapp")} | {
 
 def bearer(scope: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {KEYS[scope][0]}"}
-
-
-@pytest.fixture
-def serve(server: str, namespace: str, tmp_path: Path) -> Serve:
-    """The service with these settings of [http]."""
-
-    @asynccontextmanager
-    async def started(**http: Any) -> AsyncIterator[Client]:
-        async with service(settings_of(server, namespace, tmp_path, http=http)) as client:
-            yield client
-
-    return started
 
 
 async def problem(answer: aiohttp.ClientResponse) -> tuple[int, str]:

@@ -5,7 +5,7 @@ from sqlalchemy import delete, event, select
 
 from stages.conversation.store import conversations
 from stages.store import Database, Rows
-from tests.cleaning import chat, cleaned
+from tests.cleaning import chat
 
 pytestmark = pytest.mark.integration
 
@@ -13,7 +13,7 @@ ODD = ["1", "01", "null", "a'b", '"', "\\", "é👋\u2028", "x" * 2_000, "", "[1
 
 
 async def test_keys_of_any_text_are_found_and_nothing_else(url: str) -> None:
-    async with cleaned(url) as database:
+    async with Database(url) as database:
         rows = Rows(database, list(conversations.primary_key.columns))
         these = rows.has(conversations.c.tenant, conversations.c.chat)
         for name in ODD:

@@ -18,7 +18,7 @@ from stages.jobs import CollectStatistics
 from stages.notification.log import notifications
 from stages.ports import REPLY
 from stages.store import Database
-from tests.cleaning import cleaned, context, fill, message, note, sent
+from tests.cleaning import context, fill, message, note, sent
 
 pytestmark = pytest.mark.integration
 
@@ -42,7 +42,7 @@ STATES = [
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
-    async with cleaned(url) as made:
+    async with Database(url) as made:
         yield made
 
 
