@@ -6,8 +6,9 @@ import ipaddress
 import math
 import secrets
 import socket
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -62,6 +63,16 @@ def check_exposure(http: Http) -> None:
     )
 
 
+class Asking(NamedTuple):
+    """What of a request says who makes it."""
+
+    remote: str
+    scheme: str
+    host: str
+    origin: str | None
+    authorization: Sequence[str]
+
+
 class Access:
     """Lets a request through to its route when its key has the route's scope. Routes are added by `needs` or
     `free`; `check` refuses an application with one that is not."""
@@ -94,31 +105,31 @@ class Access:
         """Middleware. Raises Problem 401, 403, 429."""
         match = request.match_info
         if match.http_exception is None and (scope := self._scopes[match.handler]) is not None:
-            self._count(self._admit(request, scope))
+            self.count(self.admit(_asking(request), scope))
         return await handler(request)
 
-    def _count(self, caller: str) -> None:
+    def count(self, caller: str) -> None:
+        """One request more of this caller. Raises Problem 429."""
         if wait := self._limit.wait(caller):
             retry = {"Retry-After": str(math.ceil(wait))}
             raise Problem(429, "Too many requests", f"That is over the limit; try again in {wait:.1g} s.", retry)
 
-    def _admit(self, request: web.Request, scope: Scope) -> str:
-        """Who it is: the name of a key, or an address."""
+    def admit(self, asking: Asking, scope: Scope) -> str:
+        """Who it is: the name of a key, or an address. Raises Problem 401, 403."""
         if self._keys:
-            return self._admit_key(request, scope)
-        self._admit_neighbour(request)
-        return request.remote or ""
+            return self._admit_key(asking.authorization, scope)
+        self._admit_neighbour(asking)
+        return asking.remote
 
-    def _admit_key(self, request: web.Request, scope: Scope) -> str:
-        name = self._key_of(request)
+    def _admit_key(self, offered: Sequence[str], scope: Scope) -> str:
+        name = self._key_of(offered)
         if not self._keys[name][1] & {scope, "admin"}:
             challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
             detail = f"This takes a key with the scope {scope}."
             raise Problem(403, "Forbidden", detail, {"WWW-Authenticate": challenge})
         return name
 
-    def _key_of(self, request: web.Request) -> str:
-        offered = request.headers.getall("Authorization", [])
+    def _key_of(self, offered: Sequence[str]) -> str:
         if not offered:
             detail = "This takes an API key, as in the header 'Authorization: Bearer KEY'."
             raise Problem(401, "Unauthorized", detail, {"WWW-Authenticate": CHALLENGE})
@@ -137,15 +148,14 @@ class Access:
                 found = name
         return found if scheme.lower() == "bearer" else None
 
-    def _admit_neighbour(self, request: web.Request) -> None:
+    def _admit_neighbour(self, asking: Asking) -> None:
         """A program on this machine, and not a page in its browser: one from elsewhere says so in Origin, and one
         whose name was made to resolve to this machine (DNS rebinding) in Host."""
-        host = request.headers.get("Host", "")
-        if not self._open and not self._is_ours(host):
+        if not self._open and not self._is_ours(asking.host):
             detail = "Host is neither this machine nor in http.hosts, and there are no API keys."
             raise Problem(403, "Forbidden", detail)
-        origin = request.headers.get("Origin")
-        if origin is not None and origin.lower() != f"{request.scheme}://{host}".lower():
+        origin = asking.origin
+        if origin is not None and origin.lower() != f"{asking.scheme}://{asking.host}".lower():
             raise Problem(403, "Forbidden", "Without API keys, pages of other origins are not answered.")
 
     def _is_ours(self, host: str) -> bool:
@@ -154,6 +164,17 @@ class Access:
         except ValueError:
             return False
         return name in self._hosts or name == "localhost" or _is_loopback(name)
+
+
+def _asking(request: web.Request) -> Asking:
+    headers = request.headers
+    return Asking(
+        request.remote or "",
+        request.scheme,
+        headers.get("Host", ""),
+        headers.get("Origin"),
+        headers.getall("Authorization", []),
+    )
 
 
 def _resolves_to_loopback(host: str) -> bool:
@@ -166,6 +187,7 @@ def _resolves_to_loopback(host: str) -> bool:
     return bool(found) and all(_is_loopback(address) for address in found)
 
 
+@lru_cache(256)
 def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from api.accepting import ACCEPTING, Accepting
 from api.access import Access
 from api.headers import add_safe_headers
 from api.health import Health
@@ -31,6 +32,7 @@ def build_app(
     )
     app.on_response_prepare.append(add_safe_headers)
     app[READ_TIMEOUT] = settings.http.read_timeout
+    app[ACCEPTING] = Accepting(broker, access, [queue for queue in broker.pipeline.queues if queue != "cleanup"])
     app.add_routes(
         [
             access.free(web.get("/webhooks/whatsapp", webhook.handshake, allow_head=False)),

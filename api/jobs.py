@@ -34,8 +34,9 @@ def enqueue(
     as_json: AsJson = False,
 ) -> None:
     """Put a job into a queue, and print its id."""
-    given = {"payload": json_payload(payload), "tenant": tenant, "key": key, "id": once, "delay": delay}
-    request = _request({"kind": kind, **given})
+    said = msgspec.Raw(msgspec.json.encode(json_payload(payload)))
+    given = {"kind": kind, "payload": said, "tenant": tenant, "key": key, "id": once, "delay": delay}
+    request = _request(given)
 
     async def put(broker: Broker) -> JobView | None:
         job_id = await broker.enqueue(job_of(broker.pipeline, queue, request), patience=wait_for_room)

@@ -32,12 +32,16 @@ class Problem(Exception):
     def as_dict(self) -> dict[str, str | int]:
         return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
 
+    @property
+    def body(self) -> bytes:
+        return msgspec.json.encode(self.as_dict())
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        return {"Content-Type": "application/problem+json", **self.headers}
+
     def response(self) -> web.Response:
-        return web.Response(
-            status=self.status,
-            body=msgspec.json.encode(self.as_dict()),
-            headers={"Content-Type": "application/problem+json", **self.headers},
-        )
+        return web.Response(status=self.status, body=self.body, headers=self.all_headers)
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -66,6 +70,12 @@ def problem_of(error: RiachoError) -> Problem:
         case _:
             log.error("%s", error)
             return Problem(500, "Internal error", "The service is set up wrongly; its log says how.")
+
+
+def unexpected(error: BaseException, what: str = "a request") -> Problem:
+    """An error of ours, which the log tells more of."""
+    log.error("%s failed", what, exc_info=error)
+    return Problem(500, "Internal error", "Something went wrong; the service's log says what.")
 
 
 def problem_of_refusal(stage: Stage, refusal: Refusal) -> Problem:
@@ -106,6 +116,5 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
         detail = f"{request.method} {request.path[:200]}: {error.reason}"
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return Problem(error.status, error.reason, detail, allow).response()
-    except Exception:
-        log.exception("%s %s failed", request.method, request.path)
-        return Problem(500, "Internal error", "Something went wrong; the service's log says what.").response()
+    except Exception as error:  # noqa: BLE001 - it is logged
+        return unexpected(error, f"{request.method} {request.path}").response()

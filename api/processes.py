@@ -15,7 +15,7 @@ from aiohttp import web
 from api.access import check_exposure
 from api.adapters import Adapters
 from api.app import build_app
-from api.root import check, connector, open_broker
+from api.root import PATIENCE, check, connector, open_broker
 from api.schedules import configured_schedules
 from api.serving import Runner
 from config import Settings, child_environment, replaced
@@ -83,7 +83,10 @@ async def run_api(settings: Settings, stop: asyncio.Event, *, with_workers: bool
     """Serve HTTP until stopped; requests under way are answered first. Raises Exposed, CannotListen."""
     check_exposure(settings.http)
     adapters = Adapters(settings)
-    async with open_broker(settings, adapters) as broker, contextlib.aclosing(adapters.database):
+    async with (
+        open_broker(settings, adapters, patience=PATIENCE) as broker,
+        contextlib.aclosing(adapters.database),
+    ):
         app = build_app(broker, settings, adapters.notifications.log, with_workers=with_workers)
         runner = Runner(app, settings.http)
         await runner.setup()

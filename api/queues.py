@@ -27,7 +27,7 @@ class JobRequest(msgspec.Struct, forbid_unknown_fields=True):
     many seconds it waits before anybody may run it."""
 
     kind: str
-    payload: dict[str, Any]
+    payload: msgspec.Raw
     tenant: Name = ""
     key: Name = ""
     id: Name = ""
@@ -116,9 +116,9 @@ class QueueEndpoints:
 
     async def clean_up(self, request: web.Request) -> web.Response:
         """POST /queue/cleanup/{task}: one of the chores now; the body, if there is one, is its payload."""
-        task, given = request.match_info["task"], _payload(await read_body(request))
-        check_fields(self._broker.pipeline.find("cleanup", task), given)
-        return await self._take_one("cleanup", JobRequest(task, given))
+        task, body = request.match_info["task"], await read_body(request) or b"{}"
+        check_fields(self._broker.pipeline.find("cleanup", task), _payload(body))
+        return await self._take_one("cleanup", JobRequest(task, msgspec.Raw(body)))
 
     async def retry(self, request: web.Request) -> web.Response:
         """POST /queue/retry/{jobId}: put a dead letter back to work, as a new job."""
@@ -224,7 +224,7 @@ def _decode(body: bytes) -> JobRequest | list[JobRequest]:
 
 def _payload(body: bytes) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(body or b"{}", type=dict[str, Any])
+        return msgspec.json.decode(body, type=dict[str, Any])
     except (ValueError, RecursionError) as error:  # bad UTF-8 in a string is no DecodeError
         raise BadPayload(f"the body is no payload: {error}") from None
 

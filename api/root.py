@@ -11,9 +11,11 @@ from pipeline.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 0.9  # seconds a client of the HTTP service waits for Redis
 
-def connector(settings: Settings, pipeline: Pipeline) -> Callable[[], Broker]:
-    """Makes brokers: each event loop needs its own."""
+
+def connector(settings: Settings, pipeline: Pipeline, *, patience: float | None = None) -> Callable[[], Broker]:
+    """Makes brokers, which wait `patience` seconds for an answer: each event loop needs its own."""
     redis = settings.redis
     return lambda: Broker(
         redis.url.reveal(),
@@ -21,17 +23,21 @@ def connector(settings: Settings, pipeline: Pipeline) -> Callable[[], Broker]:
         namespace=redis.namespace,
         partitions=redis.partitions,
         memory_share=redis.memory_share,
+        patience=patience,
     )
 
 
 @asynccontextmanager
-async def open_broker(settings: Settings, adapters: Adapters | None = None) -> AsyncIterator[Broker]:
+async def open_broker(
+    settings: Settings, adapters: Adapters | None = None, *, patience: float | None = None
+) -> AsyncIterator[Broker]:
     """A broker for a process that takes jobs in or looks at them; warns of what is unsafe about the server.
 
     Raises ServerUnavailable saying what was tried and what to do.
     """
     await check(settings)
-    async with connector(settings, (adapters or Adapters(settings)).pipeline())() as broker:
+    pipeline = (adapters or Adapters(settings)).pipeline()
+    async with connector(settings, pipeline, patience=patience)() as broker:
         yield broker
 
 

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import logging
 import resource
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
+from api.accepting import ACCEPTING, Accepting, Lane
 from api.headers import SAFE
 from api.problems import Problem
 from config.settings import Http
@@ -32,19 +33,20 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         make_room(self._http.connections)
-        return Server(await super()._make_server(), self._http)
+        return Server(await super()._make_server(), self._http, self.app.get(ACCEPTING))
 
 
 class Server(web.Server):
     """Makes the connections of an application's own server, bounded."""
 
-    def __init__(self, made: web.Server, http: Http) -> None:
+    def __init__(self, made: web.Server, http: Http, accepting: Accepting | None) -> None:
         super().__init__(self._answer, request_factory=made.request_factory)
         self._inner = made.request_handler
         self._http = http
+        self._accepting = accepting
 
     def __call__(self) -> "Connection":
-        return Connection(self, self._http.read_timeout, self._http.connections)
+        return Connection(self, self._http.read_timeout, self._http.connections, self._accepting)
 
     async def _answer(self, request: BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", request.protocol)
@@ -57,9 +59,11 @@ class Server(web.Server):
 
 class Connection(web.RequestHandler):
     """Has to bring the head of a request within `read_timeout` seconds of its first byte, and of connecting; for
-    a body see problems.read_body. One of more than `most` at a time is sent away."""
+    a body see problems.read_body. One of more than `most` at a time is sent away. Requests that come whole take
+    the short way where they can; after the first that does not come whole, only aiohttp knows where the next one
+    begins, and gets them all."""
 
-    def __init__(self, server: Server, read_timeout: float, most: int) -> None:
+    def __init__(self, server: Server, read_timeout: float, most: int, accepting: Accepting | None) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -73,22 +77,74 @@ class Connection(web.RequestHandler):
         self._server, self._read_timeout, self._most = server, read_timeout, most
         self._late: asyncio.TimerHandle | None = None
         self._answering = False
+        self._accepting = accepting
+        self._lane: Lane | None = None
+        self._unanswered = 0  # requests that came whole, and went on to aiohttp
+        self._held = b""  # what came before the request before it was answered
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._expect_head()
+        if self._accepting:
+            remote = str(self.peername[0]) if isinstance(self.peername, tuple) else ""
+            self._lane = Lane(self._accepting, remote, "https" if self.ssl_context else "http", self._write)
         if len(self._server.connections) > self._most and isinstance(transport, asyncio.Transport):
             transport.write(FULL)
             self.force_close()
 
     def data_received(self, data: bytes) -> None:
+        if self._lane and data and self._take(self._lane, data):  # aiohttp calls it without any, to go on
+            self._stop_waiting()
+            return
         if self._late is None and not self._answering:
             self._expect_head()
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_waiting()
+        if self._lane:
+            self._lane.leave()
         super().connection_lost(exc)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        if self._lane and self._lane.answering:
+            await asyncio.wait([self._lane.answering], timeout=timeout)
+        await super().shutdown(timeout)
+
+    def _take(self, lane: Lane, data: bytes) -> bool:
+        """The short way, where these bytes can take it."""
+        if lane.answering:
+            if not self._held and self.transport:
+                self.transport.pause_reading()
+            self._held += data
+            return True
+        if not lane.read(data):
+            self._lane = None
+            return False
+        # Only with all requests before it answered, and a client that reads its answers.
+        if not (self._unanswered or self._paused or self._close or self._force_close) and lane.take():
+            return True
+        self._unanswered += 1
+        return False
+
+    async def _handle_request(
+        self, request: BaseRequest, start_time: float | None, request_handler: Any
+    ) -> tuple[web.StreamResponse, bool]:
+        """aiohttp's: from a request's head to the last byte of its answer."""
+        try:
+            return await super()._handle_request(request, start_time, request_handler)
+        finally:
+            self._unanswered -= 1
+
+    def _write(self, response: bytes) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        self.transport.write(response)
+        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
+        if held := self._held:
+            self._held = b""
+            self.transport.resume_reading()
+            self.data_received(held)
 
     def begin(self) -> None:
         """The head of a request is there."""

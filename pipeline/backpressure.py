@@ -19,6 +19,11 @@ class MemoryGuard:
         self._look_at = 0.0
         self._refusal: Refusal | None = None
 
+    @property
+    def known_to_last(self) -> bool:
+        """Whether there is memory, by a look that is not due again."""
+        return self._refusal is None and time.monotonic() < self._look_at
+
     async def refusal(self) -> Refusal | None:
         """Why nothing may be added now, if so. Raises ServerUnavailable."""
         if time.monotonic() >= self._look_at:

@@ -14,56 +14,68 @@ WORTH_A_CALL = 20  # jobs; so many go at once whatever is under way, and lose no
 # A job ready to be sent: its stage, envelope, dedup key ('' for none), account and delay in ms. A plain tuple, as
 # there is one a job.
 Offer = tuple[str, bytes, str, str, int]
+Answers = asyncio.Future[list[Added]]
 
 
 class Intake:
-    """The way into one partition. While calls are under way, what is offered gathers and goes in the next: whoever
-    adds one job at a time among others is as fast as who adds many, and on an idle system nobody waits."""
+    """The way into one partition. What is offered at the same time, or while calls are under way, goes in one
+    call: whoever adds one job at a time among others is as fast as who adds many, and on an idle system nobody
+    waits."""
 
     def __init__(self, send: Callable[[list[Offer]], Awaitable[list[Added]]], most: int) -> None:
         self._send = send
         self._most = most
-        self._waiting: deque[tuple[list[Offer], asyncio.Future[list[Added]]]] = deque()
+        self._waiting: deque[tuple[list[Offer], Answers]] = deque()
+        self._planned = False
         self._on_the_way = 0
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def add(self, offers: list[Offer]) -> list[Added]:
-        """One answer for each, in their order; at most as many as go in one call."""
-        if self._on_the_way < MOST_ON_THE_WAY or len(offers) >= WORTH_A_CALL:
-            return await self._call(offers)
-        answers: asyncio.Future[list[Added]] = asyncio.get_running_loop().create_future()
+    def add(self, offers: list[Offer]) -> Answers:
+        """One answer for each, in their order; at most as many as go in one call. Who cancels in time gets
+        nothing added."""
+        loop = asyncio.get_running_loop()
+        answers: Answers = loop.create_future()
         self._waiting.append((offers, answers))
-        return await answers
+        if len(offers) >= WORTH_A_CALL:
+            self._call_until(lambda: not self._waiting)
+        elif not self._planned and self._on_the_way < MOST_ON_THE_WAY:
+            self._planned = True
+            loop.call_soon(self._call_as_planned)
+        return answers
 
-    async def _call(self, offers: list[Offer]) -> list[Added]:
-        self._on_the_way += 1
-        try:
-            return await self._send(offers)
-        finally:
-            self._on_the_way -= 1
-            if self._waiting:
-                task = asyncio.create_task(self._call_for_the_waiting())
+    def _call_as_planned(self) -> None:
+        self._planned = False
+        self._call_until(lambda: not self._waiting or self._on_the_way >= MOST_ON_THE_WAY)
+
+    def _call_until(self, enough: Callable[[], bool]) -> None:
+        while not enough():
+            if callers := self._next_callers():
+                self._on_the_way += 1
+                task = asyncio.create_task(self._call(callers))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
 
-    async def _call_for_the_waiting(self) -> None:
-        callers = self._next_callers()
-        if not callers:
-            return  # the call that ended just before took them all
+    async def _call(self, callers: list[tuple[list[Offer], Answers]]) -> None:
         try:
-            answers = await self._call([offer for offers, _ in callers for offer in offers])
+            answers = await self._send([offer for offers, _ in callers for offer in offers])
         except Exception as error:  # noqa: BLE001 - it is theirs
             for _, answered in callers:
                 if not answered.done():
                     answered.set_exception(error)
-            return
+        else:
+            self._hand_out(answers, callers)
+        finally:
+            self._on_the_way -= 1
+            self._call_as_planned()
+
+    def _hand_out(self, answers: list[Added], callers: list[tuple[list[Offer], Answers]]) -> None:
         start = 0
         for offers, answered in callers:
             if not answered.done():
                 answered.set_result(answers[start : start + len(offers)])
             start += len(offers)
 
-    def _next_callers(self) -> list[tuple[list[Offer], asyncio.Future[list[Added]]]]:
+    def _next_callers(self) -> list[tuple[list[Offer], Answers]]:
         callers, count = [], 0
         while self._waiting and count + len(self._waiting[0][0]) <= self._most:
             offers, answered = self._waiting.popleft()

@@ -165,13 +165,19 @@ class Pipeline:
             if stage.name in self._stages or "." in stage.name:
                 raise ValueError(f"stage name {stage.name!r} is taken or has a dot in it")
             self._stages[stage.name] = stage
+        self._queues: dict[str, dict[str, Stage]] = {}
+        for stage in self:
+            self._queues.setdefault(stage.queue, {})[stage.name] = stage
+        self._readers: dict[str, Callable[[bytes], Any]] = {
+            stage.name: msgspec.json.Decoder(stage.payload).decode for stage in self
+        }
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self._stages.values())
 
     @property
     def queues(self) -> list[str]:
-        return list(dict.fromkeys(stage.queue for stage in self))
+        return list(self._queues)
 
     def stage(self, name: str) -> Stage:
         """The stage of that name. Raises UnknownStage."""
@@ -182,14 +188,17 @@ class Pipeline:
 
     def queue(self, queue: str) -> list[Stage]:
         """The stages of a queue. Raises UnknownStage where there is no such queue."""
-        stages = [stage for stage in self if stage.queue == queue]
+        return list(self._in(queue).values())
+
+    def _in(self, queue: str) -> dict[str, Stage]:
+        stages = self._queues.get(queue)
         if not stages:
             raise UnknownStage(f"no queue '{queue[:80]}'{did_you_mean(queue, self.queues)}")
         return stages
 
     def find(self, queue: str, kind: str) -> Stage:
         """The stage `kind` of a queue. Raises UnknownStage naming which of the two is unknown."""
-        stages = {stage.name: stage for stage in self.queue(queue)}
+        stages = self._in(queue)
         if kind not in stages:
             raise UnknownStage(f"queue '{queue}' has no kind '{kind[:80]}'{did_you_mean(kind, stages)}")
         return stages[kind]
@@ -207,9 +216,14 @@ class Pipeline:
         return stage
 
     def payload(self, stage: Stage, value: object, tenant: str = "") -> Any:
-        """Plain data as the stage's payload type, looked at by its check. Raises BadPayload naming the field."""
+        """Plain data, or JSON as msgspec.Raw, as the stage's payload type, looked at by its check. Raises
+        BadPayload naming the field."""
         try:
-            payload: Any = msgspec.convert(value, stage.payload)
+            payload: Any = (
+                self._readers[stage.name](value)
+                if isinstance(value, msgspec.Raw)
+                else msgspec.convert(value, stage.payload)
+            )
             return stage.check(tenant, payload) if stage.check else payload
-        except ValueError as error:  # msgspec's are such
+        except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
             raise BadPayload(f"payload of {stage.full_name}: {error}") from None

@@ -26,9 +26,10 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 class Wire:
     """Connections to one server: one for all calls, and one for each that blocks. Raises ServerUnavailable where
-    it cannot be reached, or not written to."""
+    it cannot be reached, or not written to, or leaves a caller waiting for `patience` seconds: then what was asked
+    of it may be done later all the same."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float | None = None) -> None:
         self.address = _without_password(url)
         self._pool: ConnectionPool = ConnectionPool.from_url(
             url,
@@ -42,6 +43,7 @@ class Wire:
         self._connecting: asyncio.Task[Connection] | None = None
         self._idle: list[Connection] = []  # of those for blocking calls
         self._closed = False
+        self._patience = patience
 
     async def command(self, *args: Any) -> Any:
         """One command's reply. Raises ResponseError for an error reply."""
@@ -95,8 +97,9 @@ class Wire:
 
     async def _ask(self, packed: list[bytes], *, raising: bool = True) -> list[Any]:
         with self._unavailable():
-            connection = await self._connected()
-            replies = await connection.ask(b"".join(packed), len(packed), CALL_TIMEOUT)
+            async with asyncio.timeout(self._patience):
+                connection = await self._connected()
+                replies = await connection.ask(b"".join(packed), len(packed), CALL_TIMEOUT)
             return await _checked(connection, replies) if raising else replies
 
     async def _connected(self) -> Connection:
@@ -154,7 +157,8 @@ class Wire:
         try:
             yield
         except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
-            raise ServerUnavailable(f"Redis at {self.address}: {str(error).rstrip('.')}") from error
+            why = str(error).rstrip(".") or "no answer in time"
+            raise ServerUnavailable(f"Redis at {self.address}: {why}") from error
 
 
 async def _checked(connection: Connection, replies: list[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from sqlalchemy import Table, select
 
 from api.adapters import Adapters
 from api.app import build_app
-from api.root import connector
+from api.root import PATIENCE, connector
 from api.serving import Runner
 from config import Settings, load, replaced
 from pipeline import Broker, Pipeline, RetryPolicy
@@ -149,7 +149,7 @@ class Served(TestServer):
 async def service(settings: Settings) -> AsyncIterator[Client]:
     """The HTTP service."""
     adapters = Adapters(settings)
-    async with connector(settings, adapters.pipeline())() as broker:
+    async with connector(settings, adapters.pipeline(), patience=PATIENCE)() as broker:
         app = build_app(broker, settings, adapters.notifications.log)
         async with TestClient(Served(app, settings)) as client:
             yield client

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 
 class Access:
-    """One server, one namespace. Raises ServerUnavailable wherever the server cannot be reached."""
+    """One server, one namespace. Raises ServerUnavailable wherever the server cannot be reached, or does not
+    answer within `patience` seconds: then what it was asked for may be done later all the same."""
 
     def __init__(
         self,
@@ -32,11 +33,12 @@ class Access:
         namespace: str = "riacho",
         partitions: int = 1,
         memory_share: float = 0.9,
+        patience: float | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.partitions = partitions
         self._keys = Keys(namespace)
-        self._wire = Wire(url)
+        self._wire = Wire(url, patience)
         self._signals = Signals(self._wire)
         self._memory = MemoryGuard(self._wire, memory_share)
         self.address = self._wire.address

@@ -90,7 +90,7 @@ def test_a_job_that_runs_is_told_to_stop(riacho: Command, begin_all: Callable[[]
     [
         ((*SEND, "{to: 55}"), "payload '{to: 55}' is no JSON"),
         ((*SEND, '{"to": "55"}'), "payload of notification.send-client: Object missing required field `text`"),
-        ((*SEND, "[1]"), "payload '[1]': Expected `object`, got `array`"),
+        ((*SEND, "[1]"), "payload of notification.send-client: Expected `object`, got `array`"),
         ((*SEND, PAYLOAD, "--tenant", "x" * 201), "tenant 'xxx"),
         ((*SEND, PAYLOAD, "--delay", "-1"), "delay of -1 s for notification.send-client; it goes from 0 to"),
         ((*SEND, PAYLOAD, "--delay", "nan"), "delay of nan s for notification.send-client; it goes from 0 to"),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pipeline.intake import MOST_ON_THE_WAY, WORTH_A_CALL, Intake, Offer
+from pipeline.intake import MOST_ON_THE_WAY, WORTH_A_CALL, Answers, Intake, Offer
 from pipeline.message import Added, JobId
 
 pytestmark = pytest.mark.unit
@@ -39,10 +39,13 @@ async def server() -> Server:
     return Server()
 
 
-async def adding(intake: Intake, *groups: tuple[int, ...]) -> list[asyncio.Task[list[Added]]]:
+async def adding(intake: Intake, *groups: tuple[int, ...]) -> list[Answers]:
     """A caller for each group of jobs, one after the other, all of them waiting."""
-    callers = [asyncio.create_task(intake.add(offers(*group))) for group in groups]
-    await asyncio.sleep(0)
+    callers = []
+    for group in groups:
+        callers.append(intake.add(offers(*group)))
+        for _ in range(2):  # the call is planned, and made
+            await asyncio.sleep(0)
     return callers
 
 

@@ -1,0 +1,171 @@
+"""The short way in for the request that comes most: one job for a queue.
+
+A request takes it when it arrives whole, alone and plain, and there is nothing to say but that its job was taken,
+or why not just now. Any other is left, byte for byte, to aiohttp: so one place answers what is wrong with a
+request, and one knows the rest of HTTP. What is saved is most of what a request costs (benchmarks/http.py).
+"""
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+
+import httptools
+import msgspec
+from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+
+from api.access import Access, Asking
+from api.headers import SAFE
+from api.problems import Problem, problem_of, problem_of_refusal, unexpected
+from api.queues import Accepted, JobRequest, job_of
+from pipeline import Broker, RiachoError
+from pipeline.intake import Answers
+from pipeline.message import Added, Job
+
+LONGEST_HEAD = 8_000  # bytes; what has more is not the request that comes most
+MOST_HEADERS = 32
+# Headers that change what a request means, or how it is to be answered.
+UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
+SAFE_LINES = "".join(f"{name}: {value}\r\n" for name, value in SAFE.items())
+JSON = {"Content-Type": "application/json"}
+
+_decode = msgspec.json.Decoder(JobRequest).decode
+
+
+class Head:
+    """One request, read by the parser that aiohttp has, too: both see it end at the same byte."""
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+
+    def read(self, data: bytes) -> bool:
+        """Whether this is a whole request with nothing after it."""
+        self.path, self.body, self._complete = b"", b"", 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        end = data.find(b"\r\n\r\n", 0, LONGEST_HEAD)
+        if end < 0:
+            return False
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return False
+        self.named = dict(self.headers)
+        length = self.named.get(b"content-length", b"0")
+        return self._complete == 1 and length.isdigit() and len(data) == end + 4 + int(length)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a POST with nothing about it to think of."""
+        parser, named = self._parser, self.named
+        return (
+            parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and len(self.headers) == len(named) <= MOST_HEADERS
+            and UNUSUAL.isdisjoint(named)
+        )
+
+    def on_url(self, part: bytes) -> None:
+        self.path += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_body(self, part: bytes) -> None:
+        self.body += part
+
+    def on_message_complete(self) -> None:
+        self._complete += 1
+
+
+class Accepting:
+    """Takes jobs for some queues: those to which every key with the scope `enqueue` may add whatever there is."""
+
+    def __init__(self, broker: Broker, access: Access, queues: Iterable[str]) -> None:
+        self._broker = broker
+        self._access = access
+        self._queues = {f"/queue/{queue}/jobs".encode(): queue for queue in queues}
+
+    def take(self, head: Head, remote: str, scheme: str) -> tuple[Job, Answers] | None:
+        """A job and its answer to be; None where the ordinary way has to see to the request."""
+        queue = self._queues.get(head.path)
+        if queue is None or not head.plain or not self._broker.takes_at_once:
+            return None
+        try:
+            caller = self._access.admit(_asking(head.named, remote, scheme), "enqueue")
+            job = job_of(self._broker.pipeline, queue, _decode(head.body))
+            self._access.count(caller)
+            return job, self._broker.submit(job)
+        except (Problem, RiachoError, ValueError, RecursionError):  # found again there, and answered
+            return None
+
+    def response(self, job: Job, added: Added) -> bytes:
+        if added.refusal:
+            return response_of(problem_of_refusal(self._broker.pipeline.stage(job.stage), added.refusal))
+        return _response(202, JSON, msgspec.json.encode(Accepted(str(added.id), added.duplicate)))
+
+
+ACCEPTING = web.AppKey("accepting", Accepting)
+
+
+class Lane:
+    """The short way of one connection, for one request at a time. `write` sends a response."""
+
+    def __init__(self, accepting: Accepting, remote: str, scheme: str, write: Callable[[bytes], None]) -> None:
+        self._accepting = accepting
+        self._remote, self._scheme = remote, scheme
+        self._write = write
+        self._head = Head()
+        self.answering: Answers | None = None
+
+    def read(self, data: bytes) -> bool:
+        """Whether these bytes are one whole request. To be asked of all that come in: else nobody knows where the
+        next request begins."""
+        return self._head.read(data)
+
+    def take(self) -> bool:
+        """Answer the request that was read, when Redis has; False where it is not for here."""
+        taken = self._accepting.take(self._head, self._remote, self._scheme)
+        if taken is None:
+            return False
+        job, self.answering = taken
+        self.answering.add_done_callback(lambda answer: self._answer(job, answer))
+        return True
+
+    def leave(self) -> None:
+        """Nobody waits any more: what is not on its way yet is not added."""
+        if self.answering:
+            self.answering.cancel()
+
+    def _answer(self, job: Job, answer: Answers) -> None:
+        self.answering = None
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        self._write(response_of(_problem(error)) if error else self._accepting.response(job, answer.result()[0]))
+
+
+def response_of(problem: Problem) -> bytes:
+    """A problem as it goes over the wire."""
+    return _response(problem.status, problem.all_headers, problem.body)
+
+
+def _problem(error: BaseException) -> Problem:
+    return problem_of(error) if isinstance(error, RiachoError) else unexpected(error)
+
+
+def _asking(headers: dict[bytes, bytes], remote: str, scheme: str) -> Asking:
+    def text(name: bytes) -> str | None:
+        value = headers.get(name)
+        return None if value is None else value.decode(errors="surrogateescape")
+
+    key = text(b"authorization")
+    return Asking(remote, scheme, text(b"host") or "", text(b"origin"), [] if key is None else [key])
+
+
+def _response(status: int, headers: dict[str, str], body: bytes) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}{SAFE_LINES}"
+        f"Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n\r\n"
+    )
+    return head.encode() + body
