@@ -114,15 +114,14 @@ class Connection(web.RequestHandler):
     def _take(self, lane: Lane, data: bytes) -> bool:
         """The short way, where these bytes can take it."""
         if lane.answering:
-            if not self._held and self.transport:
-                self.transport.pause_reading()
             self._held += data
+            self._read(on=False)
             return True
         if not lane.read(data):
             self._lane = None
             return False
-        # Only with all requests before it answered, and a client that reads its answers.
-        if not (self._unanswered or self._paused or self._close or self._force_close) and lane.take():
+        # Only with all requests before it answered.
+        if not (self._unanswered or self._close or self._force_close) and lane.take():
             return True
         self._unanswered += 1
         return False
@@ -143,8 +142,21 @@ class Connection(web.RequestHandler):
         self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
         if held := self._held:
             self._held = b""
-            self.transport.resume_reading()
+            self._read(on=not self._paused)
             self.data_received(held)
+
+    def pause_writing(self) -> None:
+        """Nor is a client read from that does not read its answers."""
+        super().pause_writing()
+        self._read(on=False)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read(on=not self._held)
+
+    def _read(self, *, on: bool) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            (self.transport.resume_reading if on else self.transport.pause_reading)()
 
     def begin(self) -> None:
         """The head of a request is there."""

@@ -24,7 +24,7 @@ class Teller:
 
     def __init__(self, config: Statuses, seed: int) -> None:
         self._config = config
-        self._random = random.Random(seed)  # noqa: S311 - nothing secret
+        self._random = random.Random(seed)
         self._due: list[tuple[float, int, Accepted, str]] = []
         self._count = itertools.count()
         self._slots = asyncio.Semaphore(_AT_ONCE)

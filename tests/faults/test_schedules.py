@@ -162,7 +162,7 @@ async def test_replicas_killed_at_random_moments_change_nothing(
     namespace: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dice, world = random.Random(6), World(connector(pipeline))  # noqa: S311 - repeatable
+    dice, world = random.Random(6), World(connector(pipeline))
     async with AsyncExitStack() as stack:
         replicas = [await stack.enter_async_context(world.replica(skew)) for skew in SKEWS]
         for replica in replicas:

@@ -105,7 +105,7 @@ def test_together_is_as_one_after_the_other(told: list[Message]) -> None:
 
 def some_of(everything: Sequence[Message], seed: int) -> list[list[Message]]:
     """Records of a few messages of several chats in any order; all of them are in some record."""
-    luck = random.Random(seed)  # noqa: S311
+    luck = random.Random(seed)
     shuffled = luck.sample(everything, len(everything))
     return [shuffled[n : n + 7] for n in range(0, len(shuffled), 7)]
 

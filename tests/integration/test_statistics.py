@@ -65,7 +65,7 @@ class Expected:
     """Counts what it makes."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - chance, not secrecy
+        self._random = random.Random(seed)
         self.rows: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
         self.took: dict[str, list[int]] = defaultdict(list)
         self.messages: list[dict[str, Any]] = []
