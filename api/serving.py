@@ -88,8 +88,8 @@ class Connection(web.RequestHandler):
         if self._accepting:
             remote = str(self.peername[0]) if isinstance(self.peername, tuple) else ""
             self._lane = Lane(self._accepting, remote, "https" if self.ssl_context else "http", self._write)
-        if len(self._server.connections) > self._most and isinstance(transport, asyncio.Transport):
-            transport.write(FULL)
+        if len(self._server.connections) > self._most:
+            cast("asyncio.Transport", transport).write(FULL)  # uvloop's is none by inheritance
             self.force_close()
 
     def data_received(self, data: bytes) -> None:

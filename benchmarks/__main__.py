@@ -9,8 +9,10 @@ import typer
 
 from benchmarks import cleanup as cleanup_scenario
 from benchmarks import engine as engine_scenario
+from benchmarks import http as http_scenario
 from benchmarks import transcribe as transcribe_scenario
 from benchmarks import webhook as webhook_scenario
+from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.report import Report
 from benchmarks.table import markdown
 
@@ -70,6 +72,20 @@ def cleanup(
 ) -> None:
     """Old chats deleted among as many fresh ones while chat goes on: how fast, and how long chat has to wait."""
     _finish(asyncio.run(cleanup_scenario.measure(number=messages, database=database, rate=rate)), json)
+
+
+@app.command()
+def http(
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Length of a round.")] = 4,
+    json: Json = None,
+) -> None:
+    """Jobs taken in over HTTP a second, and their latency at half of that; beside Fastify + BullMQ. Needs wrk."""
+    try:
+        report = http_scenario.measure(rounds=rounds, seconds=seconds)
+    except (http_scenario.Unavailable, PeerUnavailable) as error:
+        raise typer.BadParameter(str(error)) from None
+    _finish(report, json)
 
 
 @app.command()

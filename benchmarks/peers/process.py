@@ -46,6 +46,10 @@ class Process:
         self._process.communicate()
         self._errors.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, command: str, *numbers: int) -> Any:
         self.send(command, *numbers)
         return self.answer()

@@ -1,11 +1,13 @@
 """Databases (SQLite, and PostgreSQL where it is installed), spans, and settings of notifications."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -16,6 +18,15 @@ from benchmarks.postgres import NotInstalled, address, cluster
 from config import Settings
 from pipeline import telemetry
 from tests.desk import Client, Serve, WithSettings, service, settings_of
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory] | None:
+    """How connections are served is tested on uvloop, which the service has: its connections are not asyncio's."""
+    if not item.get_closest_marker("on_uvloop"):
+        return None
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

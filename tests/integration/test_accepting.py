@@ -21,7 +21,8 @@ from tests.desk import Client, Serve, to_client
 from tests.integration.test_http_bounds import Raw, raw
 from tests.support import reached
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.on_uvloop]
+
 
 KEY, HASHED = new_key()
 KEYS = {"keys": {"shop": {"hash": HASHED, "scopes": ["enqueue"]}}}

@@ -13,7 +13,8 @@ from api.access import new_key
 from tests.desk import Client, Serve, to_client
 from tests.support import eventually
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.on_uvloop]
+
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 

@@ -1,0 +1,267 @@
+"""How many jobs the service takes in over HTTP, each durable in Redis before its answer, beside Fastify + BullMQ.
+
+Both are one process on one embedded Valkey over its Unix socket, AOF everysec on, and take turns round by round.
+wrk posts single jobs as fast as they are answered; then latency is measured at half of what Riacho took, open
+loop: a job is posted when it is due, and its latency counts from then on: a stall counts for all that it held up.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+from urllib.request import urlopen
+
+import msgspec
+import uvloop
+
+from api.demo import free_port
+from benchmarks.engine import Server
+from benchmarks.peers.environments import node_peer
+from benchmarks.peers.process import Process
+from benchmarks.report import Report
+from config import Secret, child_environment, load, replaced
+from pipeline.embedded import EmbeddedServer
+
+PATH = "/queue/audio/jobs"
+BODIES = 1_000  # of as many shops
+CONNECTIONS = 64
+START = 30.0  # seconds
+LUA = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local requests, next = {}, 0
+init = function()
+  for line in io.lines(os.getenv("BODIES")) do requests[#requests + 1] = wrk.format(nil, nil, nil, line) end
+end
+request = function() next = next % #requests + 1; return requests[next] end
+"""
+CAVEATS = [
+    "Load generator, service and Valkey share the machine's cores.",
+    "Accepted means answered with 202 after the job was written to Redis; AOF is everysec, so a crash of the "
+    "machine may lose the last second of either.",
+    "Riacho checks each payload and counts each shop's jobs (its fairness); BullMQ does neither.",
+    "http_vs_fastify_bullmq is the median of the rounds' ratios.",
+]
+
+
+class Unavailable(Exception):
+    """What the scenario needs is not here."""
+
+
+@dataclass
+class Contestant:
+    """A service under load."""
+
+    name: str
+    address: str
+    process: int
+    found: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+
+def measure(*, rounds: int, seconds: float) -> Report:
+    """Raises Unavailable, PeerUnavailable."""
+    wrk = shutil.which("wrk")
+    if not wrk:
+        raise Unavailable("the load comes from wrk, which is not installed (Debian: apt-get install wrk)")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = stack.enter_context(EmbeddedServer(folder)).url
+        riacho = stack.enter_context(_riacho(url, folder))
+        fastify, versions = stack.enter_context(_fastify(url))
+        load, server = Load(wrk, folder, seconds), Server(url)
+        for contestant in (riacho, fastify):
+            load.post(contestant, 1)  # warm
+        for _ in range(rounds):
+            for contestant in (riacho, fastify):
+                server.empty()
+                load.post(contestant, seconds)
+        accepted = statistics.median(riacho.found["accepted_per_second"])
+        for _ in range(rounds):
+            server.empty()
+            riacho.found["p99"].append(uvloop.run(load.latency(riacho, accepted / 2)))
+    knobs: dict[str, float | str] = {"rounds": rounds, "seconds": seconds, "connections": CONNECTIONS} | versions
+    return Report("http", knobs, _figures(riacho, fastify), CAVEATS)
+
+
+def _figures(riacho: Contestant, fastify: Contestant) -> dict[str, float]:
+    taken, others = riacho.found["accepted_per_second"], fastify.found["accepted_per_second"]
+    return {
+        "accepted_per_second": statistics.median(taken),
+        "accepted_per_second_least": min(taken),
+        "fastify_bullmq_accepted_per_second": statistics.median(others),
+        "http_vs_fastify_bullmq": statistics.median(
+            ours / theirs for ours, theirs in zip(taken, others, strict=True)
+        ),
+        "accept_p99_ms_at_half_load": statistics.median(riacho.found["p99"]),
+        "cpu_us_per_request": statistics.median(riacho.found["cpu"]),
+        "fastify_bullmq_cpu_us_per_request": statistics.median(fastify.found["cpu"]),
+    }
+
+
+class Load:
+    """Posts jobs."""
+
+    def __init__(self, wrk: str, folder: Path, seconds: float) -> None:
+        self._wrk = wrk
+        self._seconds = seconds
+        self._bodies = [_body(number) for number in range(BODIES)]
+        self._file, self._script = folder / "bodies", folder / "post.lua"
+        self._file.write_bytes(b"\n".join(self._bodies))
+        self._script.write_text(LUA)
+
+    def post(self, contestant: Contestant, seconds: float) -> None:
+        """As many as are answered."""
+        command = [self._wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(self._script)]
+        before = _cpu(contestant.process)
+        ended = subprocess.run(  # noqa: S603 - as it was found
+            [*command, contestant.address + PATH],
+            env={**os.environ, "BODIES": str(self._file)},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        requests, took = _counted(ended.stdout)
+        contestant.found["accepted_per_second"].append(requests / took)
+        contestant.found["cpu"].append((_cpu(contestant.process) - before) / requests * 1e6)
+
+    async def latency(self, contestant: Contestant, rate: float) -> float:
+        """p99 in ms at so many a second."""
+        host, _, port = contestant.address.removeprefix("http://").partition(":")
+        sending = Sending([_request(host, body) for body in self._bodies])
+        loop = asyncio.get_running_loop()
+        for _ in range(CONNECTIONS):
+            await loop.create_connection(lambda: Poster(sending), host, int(port))
+        return statistics.quantiles(await sending.run(rate, self._seconds), n=100)[98] * 1000
+
+
+class Sending:
+    """What is due waits here for a connection that is free."""
+
+    def __init__(self, requests: list[bytes]) -> None:
+        self._requests = requests
+        self._due: deque[float] = deque()
+        self._free: list[Poster] = []
+        self._latencies: list[float] = []
+
+    async def run(self, rate: float, seconds: float) -> list[float]:
+        """The latencies in seconds, in ticks of a millisecond."""
+        loop = asyncio.get_running_loop()
+        started, count, planned = loop.time(), 0, int(rate * seconds)
+        while count < planned:
+            while count < planned and started + count / rate <= loop.time():
+                self._due.append(started + count / rate)
+                count += 1
+                self._send()
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(START):
+            while len(self._latencies) < planned:
+                await asyncio.sleep(0.01)
+        return self._latencies
+
+    def free(self, poster: "Poster", due: float | None) -> None:
+        """A connection has nothing to do; its last request was due then."""
+        if due is not None:
+            self._latencies.append(asyncio.get_running_loop().time() - due)
+        self._free.append(poster)
+        self._send()
+
+    def _send(self) -> None:
+        while self._due and self._free:
+            request = self._requests[len(self._latencies) % len(self._requests)]
+            self._free.pop().post(self._due.popleft(), request)
+
+
+class Poster(asyncio.Protocol):
+    """A connection with a request at a time."""
+
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+        self._due: float | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._sending.free(self, None)
+
+    def post(self, due: float, request: bytes) -> None:
+        self._due = due
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        if not data.startswith(b"HTTP/1.1 202 "):  # these answers are small: one comes whole
+            raise Unavailable(f"a job was refused: {data[:300]!r}")
+        self._sending.free(self, self._due)
+
+
+def _body(number: int) -> bytes:
+    message = {"chat": f"55119{number:08}", "id": f"wamid.{number}", "sent_ms": 1_795_363_715_263}
+    payload = {"message": message, "text": "Olá, quanto custa o bolo de cenoura?"}
+    job = {"kind": "process-conversation", "tenant": f"shop-{number}", "key": f"chat-{number}", "payload": payload}
+    return msgspec.json.encode(job)
+
+
+def _request(host: str, body: bytes) -> bytes:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def _counted(said: str) -> tuple[int, float]:
+    """Requests, and in how many seconds, by what wrk printed."""
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise Unavailable(f"not every job was taken:\n{said}")
+    found = re.search(r"(\d+) requests in ([\d.]+)s", said)
+    if not found:
+        raise Unavailable(f"wrk said something unexpected:\n{said}")
+    return int(found[1]), float(found[2])
+
+
+def _cpu(process: int) -> float:
+    """Seconds a process has used (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def _riacho(url: str, folder: Path) -> Iterator[Contestant]:
+    settings = replaced(
+        load(environ={}), redis={"url": Secret(url)}, data={"folder": folder}, log={"level": "warning"}
+    )
+    port = free_port()
+    command = [sys.executable, "-P", "-m", "api", "api", "--port", str(port)]
+    process = subprocess.Popen(command, env=child_environment(settings))  # noqa: S603 - our own
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_for(address)
+        yield Contestant("riacho", address, process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(address: str) -> None:
+    end = time.monotonic() + START
+    while True:
+        try:
+            urlopen(f"{address}/healthz").close()  # noqa: S310 - loopback
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise Unavailable(f"{address} did not answer within {START:g} s") from None
+            time.sleep(0.05)
+
+
+@contextmanager
+def _fastify(url: str) -> Iterator[tuple[Contestant, dict[str, str]]]:
+    with Process(node_peer("fastify"), url) as process:
+        versions = dict(process.versions)
+        yield Contestant("fastify", f"http://127.0.0.1:{versions.pop('port')}", process.pid), versions
