@@ -26,8 +26,9 @@ MOST_HEADERS = 32
 # Headers that change what a request means, or how it is to be answered.
 UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
 SAFE_LINES = "".join(f"{name}: {value}\r\n" for name, value in SAFE.items())
-JSON = {"Content-Type": "application/json"}
+ACCEPTED = f"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n{SAFE_LINES}"
 
+_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(JobRequest).decode
 
 
@@ -101,7 +102,7 @@ class Accepting:
     def response(self, job: Job, added: Added) -> bytes:
         if added.refusal:
             return response_of(problem_of_refusal(self._broker.pipeline.stage(job.stage), added.refusal))
-        return _response(202, JSON, msgspec.json.encode(Accepted(str(added.id), added.duplicate)))
+        return _response(ACCEPTED, _encode(Accepted(str(added.id), added.duplicate)))
 
 
 ACCEPTING = web.AppKey("accepting", Accepting)
@@ -146,7 +147,9 @@ class Lane:
 
 def response_of(problem: Problem) -> bytes:
     """A problem as it goes over the wire."""
-    return _response(problem.status, problem.all_headers, problem.body)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in problem.all_headers.items())
+    status = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
+    return _response(status + lines + SAFE_LINES, problem.body)
 
 
 def _problem(error: BaseException) -> Problem:
@@ -162,10 +165,5 @@ def _asking(headers: dict[bytes, bytes], remote: str, scheme: str) -> Asking:
     return Asking(remote, scheme, text(b"host") or "", text(b"origin"), [] if key is None else [key])
 
 
-def _response(status: int, headers: dict[str, str], body: bytes) -> bytes:
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}{SAFE_LINES}"
-        f"Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n\r\n"
-    )
-    return head.encode() + body
+def _response(head: str, body: bytes) -> bytes:
+    return f"{head}Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n\r\n".encode() + body

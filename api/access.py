@@ -82,6 +82,7 @@ class Access:
         self._open = http.open
         self._hosts = {host.lower() for host in http.hosts}
         self._limit = Limit(http.requests_per_second)
+        self._is_ours = lru_cache(256)(self._names_us)
         self._scopes: dict[object, Scope | None] = {}
 
     def needs(self, scope: Scope, route: R) -> R:
@@ -158,7 +159,7 @@ class Access:
         if origin is not None and origin.lower() != f"{asking.scheme}://{asking.host}".lower():
             raise Problem(403, "Forbidden", "Without API keys, pages of other origins are not answered.")
 
-    def _is_ours(self, host: str) -> bool:
+    def _names_us(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -187,7 +188,6 @@ def _resolves_to_loopback(host: str) -> bool:
     return bool(found) and all(_is_loopback(address) for address in found)
 
 
-@lru_cache(256)
 def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback

@@ -76,9 +76,9 @@ class Producing(Access):
         return not self._traced and self._memory.known_to_last
 
     def submit(self, job: Job) -> Answers:
-        """As `add` for one job, without a coroutine: for whoever is offered very many one by one, while
-        `takes_at_once`."""
-        stage = self.pipeline.check(job)
+        """As `add` for one job that the pipeline has checked, and without a coroutine: for whoever is offered very
+        many one by one, while `takes_at_once`."""
+        stage = self.pipeline.stage(job.stage)
         partition = self._partition(job)
         return self._intakes[partition].add([self._sealed(stage, job, partition)])
 
