@@ -22,11 +22,11 @@ from tests.desk import Client, Serve, WithSettings, service, settings_of
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory] | None:
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
     """How connections are served is tested on uvloop, which the service has: its connections are not asyncio's."""
-    if not item.get_closest_marker("on_uvloop"):
-        return None
-    return {"uvloop": uvloop.new_event_loop}
+    if item.get_closest_marker("on_uvloop"):
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="session")
