@@ -15,7 +15,7 @@ from pipeline.views import StageAges, StageStatus
 
 DEPTHS = ("waiting", "delayed", "active", "retrying", "dead")
 UNFINISHED = ("waiting", "delayed", "active", "retrying")
-RATES = ("in_1m", "in_5m", "out_1m", "out_5m")
+RATES = ("in1m", "in5m", "out1m", "out5m")
 
 Rate = float | UnsetType  # missing where nobody watches
 Time = float | UnsetType | None
@@ -43,10 +43,10 @@ class StageLoad(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     paused: bool
     draining: bool
     oldest_waiting: float | None
-    in_1m: Rate = UNSET
-    in_5m: Rate = UNSET
-    out_1m: Rate = UNSET
-    out_5m: Rate = UNSET
+    in1m: Rate = UNSET
+    in5m: Rate = UNSET
+    out1m: Rate = UNSET
+    out5m: Rate = UNSET
     workers: int
     slots: int
     utilisation: float | None
@@ -67,11 +67,12 @@ class QueueLoad(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     retrying: int
     dead: int
     oldest_waiting: float | None
-    in_1m: Rate = UNSET
-    in_5m: Rate = UNSET
-    out_1m: Rate = UNSET
-    out_5m: Rate = UNSET
+    in1m: Rate = UNSET
+    in5m: Rate = UNSET
+    out1m: Rate = UNSET
+    out5m: Rate = UNSET
     drain_seconds: Time = UNSET
+    demand: int
     stages: list[StageLoad]
 
 
@@ -151,10 +152,10 @@ def _demand(status: StageStatus, counts: Sequence[Count]) -> int:
 def _flow(status: StageStatus, minute: Rates, five: Rates) -> dict[str, Any]:
     unfinished = sum(getattr(status, depth) for depth in UNFINISHED)
     return {
-        "in_1m": round(minute.into, 4),
-        "in_5m": round(five.into, 4),
-        "out_1m": round(minute.out, 4),
-        "out_5m": round(five.out, 4),
+        "in1m": round(minute.into, 4),
+        "in5m": round(five.into, 4),
+        "out1m": round(minute.out, 4),
+        "out5m": round(five.out, 4),
         "drain_seconds": drain_seconds(unfinished, minute),
     }
 
@@ -168,12 +169,12 @@ def drain_seconds(unfinished: int, rates: Rates) -> float | None:
 
 def _queue_load(queue: str, stages: list[StageLoad]) -> QueueLoad:
     ages = [stage.oldest_waiting for stage in stages if stage.oldest_waiting is not None]
-    depths: dict[str, Any] = {depth: sum(getattr(stage, depth) for stage in stages) for depth in DEPTHS}
+    counts: dict[str, Any] = {name: sum(getattr(stage, name) for stage in stages) for name in (*DEPTHS, "demand")}
     rates: dict[str, Any] = {rate: _sum([getattr(stage, rate) for stage in stages]) for rate in RATES}
     return QueueLoad(
         queue=queue,
         state=worst([stage.state for stage in stages]),
-        **depths,
+        **counts,
         **rates,
         oldest_waiting=max(ages, default=None),
         drain_seconds=_slowest([stage.drain_seconds for stage in stages]),

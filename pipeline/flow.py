@@ -53,7 +53,7 @@ class Totals(NamedTuple):
 
     def grown(self, before: Count | None, now: Count) -> "Totals":
         if before is None:
-            return Totals(self.added + now.added, self.finished + now.finished)
+            return Totals(self.added + max(0, now.added), self.finished + max(0, now.finished))
         return Totals(
             self.added + max(0, now.added - before.added),
             self.finished + max(0, now.finished - before.finished),
