@@ -162,6 +162,17 @@ async def test_all_who_ask_at_once_cost_one_look(
     assert len(looks) == 1
 
 
+async def test_a_service_that_ends_while_it_connects_leaves_no_connection(settings: WithSettings) -> None:
+    made = settings()
+    async with connector(made, Adapters(made).pipeline())() as broker:
+        asking = asyncio.create_task(broker.flow())
+        while not broker._wire._connecting:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        asking.cancel()
+    assert not broker._wire._connecting
+    assert asking.cancelled()
+
+
 def counting(broker: Broker, method: str, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Has one more element with each call of a method."""
     calls: list[object] = []
