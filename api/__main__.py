@@ -16,8 +16,9 @@ from api import dead, doctor, hold, jobs, key, processes, schedule, senders, ste
 from api import demo as demonstration
 from api.access import check_exposure
 from api.console import AsJson, ask, read_settings, with_address
-from api.queues import QueueStatus, summed
+from api.load import QueueLoad, load_of, look
 from api.root import check
+from api.status import status_table
 from config import Secret, Settings, SettingsError, replaced, telemetry
 from pipeline import Broker, RiachoError
 from pipeline.embedded import EmbeddedServer
@@ -123,16 +124,17 @@ def worker(
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show the depth of every queue."""
+    """Show the depth of every queue, how long its oldest job waits, and what holds it up."""
+    silent = read_settings().worker.lease
 
-    async def question(broker: Broker) -> list[QueueStatus]:
-        return summed(await broker.status())
+    async def question(broker: Broker) -> list[QueueLoad]:
+        return load_of(list(broker.pipeline), await look(broker, silent)).queues
 
     queues = ask(question)
     if as_json:
         typer.echo(msgspec.json.encode({"queues": queues}))
     else:
-        Console().print(demonstration.status_table(queues))
+        Console().print(status_table(queues))
 
 
 def with_server(settings: Settings, run: Callable[[Settings], Awaitable[T]]) -> T:

@@ -7,10 +7,12 @@ from api.access import Access
 from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
+from api.pressure import PressureEndpoints
 from api.problems import READ_TIMEOUT, answer_with_problems
 from api.queues import QueueEndpoints
 from api.schedules import ScheduleEndpoints, configured_schedules
 from api.signatures import Signatures
+from api.watching import Watch
 from api.whatsapp import WhatsAppWebhook
 from config import Settings
 from pipeline import Broker
@@ -26,11 +28,14 @@ def build_app(
     queues = QueueEndpoints(broker, notifications)
     schedules = ScheduleEndpoints(broker, configured_schedules(settings))
     health = Health(broker, settings.worker.lease if with_workers else None)
+    watch = Watch(broker, settings.worker.lease)
+    pressure = PressureEndpoints(watch)
     access = Access(settings.http)
     app = web.Application(
         middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
     )
     app.on_response_prepare.append(add_safe_headers)
+    app.cleanup_ctx.append(watch.running)
     app[READ_TIMEOUT] = settings.http.read_timeout
     app[ACCEPTING] = Accepting(broker, access, [queue for queue in broker.pipeline.queues if queue != "cleanup"])
     app.add_routes(
@@ -42,9 +47,11 @@ def build_app(
             # Of two paths the one that begins with more fixed text is asked first: jobs are the line above's.
             access.needs("admin", web.post("/queue/cleanup/{task:(?!jobs$)[^/]+}", queues.clean_up)),
             access.needs("admin", web.post("/queue/retry/{job_id}", queues.retry)),
-            access.needs("read", web.get("/queue/status", queues.status)),
+            access.needs("read", web.get("/queue/status", pressure.status)),
             access.needs("read", web.get("/queue/scheduled-jobs", schedules.list)),
             access.needs("read", web.get("/queue/job/{queue}/{job_id}", queues.job)),
+            access.needs("read", web.get("/backpressure", pressure.backpressure)),
+            access.needs("read", web.get("/metrics", pressure.metrics)),
             access.free(web.get("/healthz", health.alive)),
             access.free(web.get("/readyz", health.ready)),
         ]

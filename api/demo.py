@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from api import stand_in
+from api.load import QueueLoad
 from api.processes import ProcessTree, stop_signal
-from api.queues import DEPTHS, NotificationView, QueueStatus
+from api.queues import NotificationView
 from api.signatures import sign
 from api.stand_in import StandIn
+from api.status import status_table
 from config import Secret, Settings, replaced
 from pipeline.views import JobView
 
@@ -238,7 +240,7 @@ async def _show_end(http: aiohttp.ClientSession, whatsapp: StandIn, sent: list[s
     if len(whatsapp.taken) != len(CHAT):
         raise StepFailed(f"WhatsApp was given {len(whatsapp.taken)} replies, not {len(CHAT)}")
     async with http.get("/queue/status") as answer:
-        queues = msgspec.json.decode(await answer.read(), type=dict[str, list[QueueStatus]])["queues"]
+        queues = msgspec.json.decode(await answer.read(), type=dict[str, list[QueueLoad]])["queues"]
     show.table(status_table(queues))
     show.step(f"WhatsApp took all {len(sent)} replies, and says that they were delivered")
 
@@ -252,23 +254,3 @@ async def _delivered(http: aiohttp.ClientSession, job_id: str) -> None:
             return
         await asyncio.sleep(0.05)
     raise StepFailed(f"nobody told within {RECEIPT_DEADLINE:g} s that {job_id} was delivered: {view.delivery}")
-
-
-def status_table(queues: Sequence[QueueStatus]) -> Table:
-    """Depths of all stages, for a terminal."""
-    # Without lines, all of it fits into the 80 columns of a narrow terminal.
-    table = Table("queue", "stage", box=None, pad_edge=False, collapse_padding=True)
-    for depth in DEPTHS:
-        table.add_column(depth, justify="right")
-    table.add_column("")
-    for row in _rows(queues):
-        table.add_row(*row)
-    return table
-
-
-def _rows(queues: Sequence[QueueStatus]) -> Iterator[list[str]]:
-    for queue in queues:
-        for stage in queue.stages:
-            depths = [str(getattr(stage, depth)) for depth in DEPTHS]
-            steered = [word for word in ("paused", "draining") if getattr(stage, word)]
-            yield [queue.queue, stage.stage, *depths, "\n".join(steered)]

@@ -85,7 +85,7 @@ def problem_of_refusal(stage: Stage, refusal: Refusal) -> Problem:
     holds = f"{refusal.depth:,} unfinished jobs"
     match refusal.reason:
         case "full":
-            detail = f"{stage.full_name} holds {holds}, as many as it may."
+            detail = f"{stage.full_name} holds {holds}, {stage.fullness(refusal.depth)}."
             return Problem(429, "Too many requests", detail, headers)
         case "draining":
             detail = f"{stage.full_name} is being drained: it takes no new jobs and holds {holds}."

@@ -1,4 +1,4 @@
-"""The queues over HTTP: put jobs in, look at one, look at all."""
+"""The queues over HTTP: put jobs in, look at one."""
 
 import logging
 from typing import Any
@@ -10,7 +10,7 @@ from api.problems import Problem, json, problem_of, problem_of_refusal, read_bod
 from pipeline import Broker, Job, JobId, Pipeline, RiachoError, Stage
 from pipeline.errors import BadPayload
 from pipeline.message import Added
-from pipeline.views import JobView, StageStatus
+from pipeline.views import JobView
 from stages.notification.log import Notification, NotificationLog
 from stages.service import Name, check_fields
 from stages.store import StoreUnavailable
@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 500
 ENDED = {"accepted": "completed", "failed": "failed", "unknown": "failed"}  # messages, and what of their jobs
-DEPTHS = ("waiting", "delayed", "active", "retrying", "dead")
 
 
 class JobRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,18 +36,6 @@ class JobRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Accepted(msgspec.Struct, rename="camel", omit_defaults=True):
     job_id: str
     duplicate: bool = False
-
-
-class QueueStatus(msgspec.Struct):
-    """Depths of a queue: the sums over its stages, and each stage's own."""
-
-    queue: str
-    waiting: int = 0
-    delayed: int = 0
-    active: int = 0
-    retrying: int = 0
-    dead: int = 0
-    stages: list[StageStatus] = []
 
 
 class DeliveryView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -152,10 +139,6 @@ class QueueEndpoints:
         about = msgspec.structs.asdict(view) if view else _remembered(found)
         return NotificationView(**about, delivery=_delivery(found)) if about else None
 
-    async def status(self, _: web.Request) -> web.Response:
-        """GET /queue/status."""
-        return json({"queues": summed(await self._broker.status())})
-
 
 def _remembered(known: Notification) -> dict[str, Any]:
     """A job that ended longer ago than its stage keeps results."""
@@ -199,17 +182,6 @@ def job_of(pipeline: Pipeline, queue: str, request: JobRequest) -> Job:
     )
     pipeline.check(job)  # here, where it is this job's error and not that of a whole list
     return job
-
-
-def summed(stages: list[StageStatus]) -> list[QueueStatus]:
-    """Stages grouped by queue."""
-    queues: dict[str, QueueStatus] = {}
-    for stage in stages:
-        queue = queues.setdefault(stage.queue, QueueStatus(stage.queue))
-        queue.stages.append(stage)
-        for depth in DEPTHS:
-            setattr(queue, depth, getattr(queue, depth) + getattr(stage, depth))
-    return list(queues.values())
 
 
 def _decode(body: bytes) -> JobRequest | list[JobRequest]:

@@ -1,12 +1,21 @@
 """When the server takes nothing in any more: its memory is for what it has already promised to keep."""
 
 import time
+from typing import NamedTuple
 
 from pipeline.message import Refusal
 from pipeline.wire import Wire
 
 LOOK_EVERY = 1.0  # seconds
 NO_MEMORY = Refusal("memory", 0, LOOK_EVERY)
+
+
+class Memory(NamedTuple):
+    """A server's memory in bytes; `full`: so much is used that nothing new is taken in."""
+
+    used: int
+    most: int
+    full: bool
 
 
 class MemoryGuard:
@@ -28,11 +37,14 @@ class MemoryGuard:
         """Why nothing may be added now, if so. Raises ServerUnavailable."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_EVERY
-            self._refusal = self._judge(await self._wire.info("memory"))
+            self._refusal = NO_MEMORY if (await self.look()).full else None
         return self._refusal
 
-    def _judge(self, info: dict[str, str]) -> Refusal | None:
-        return NO_MEMORY if int(info["used_memory"]) > self._share * most_memory(info) else None
+    async def look(self) -> Memory:
+        """How it is now. Raises ServerUnavailable."""
+        info = await self._wire.info("memory")
+        used, most = int(info["used_memory"]), most_memory(info)
+        return Memory(used, most, used > self._share * most)
 
 
 def most_memory(info: dict[str, str]) -> int:

@@ -36,7 +36,10 @@ class Place(NamedTuple):
     delays: str  # ZSET: ids of delayed jobs by the ms they are due
     later: str  # HASH: by id, jobs that are not in the stream yet: delayed, or held back for their tenant
     tenants: str  # HASH: how many entries of each tenant are in the stream, where the stage limits that
-    control: str  # HASH: `paused` (the id the group had come to), `draining`
+    control: (
+        str  # HASH: `paused` (the id the group had come to), `draining`, `full` (until it has come down to this
+    )
+    # depth), `again` (how many entries were set aside first: the stream counts them twice)
     cancelled: str  # SET with a TTL: entries to be cancelled by whoever holds them
     flow: str  # STRING with a TTL: when the stage last refused a job, and how many it had finished by then
     held: str  # prefix of a LIST per tenant: ids of its jobs that are held back, first come first

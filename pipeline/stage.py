@@ -105,7 +105,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     flood stays out of the way of others (0: any number); `shared_limit` is the same for all of them together,
     whoever their tenant, and so bounds what runs at a time over all workers. `rates(tenant, payload)` names the
     token buckets a job takes a token from before it runs. The stage holds `high_water` unfinished jobs per
-    partition in all.
+    partition in all; once it was full it takes none in before it has come down to `low_water`.
 
     `check(tenant, payload)` looks at what comes from outside: it returns the payload as it is to be kept, or
     raises ValueError with the reason it is refused for. `buried(ctx, payload, why)` names the jobs that a job's
@@ -138,8 +138,19 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"stage {self.name!r}: a batch of {self.batch.size}; it takes at least 1")
 
     @property
+    def low_water(self) -> int:
+        """How many unfinished jobs a partition that was full has come down to when it takes new ones again."""
+        return self.high_water * 9 // 10
+
+    @property
     def full_name(self) -> str:
         return f"{self.queue}.{self.name}"
+
+    def fullness(self, depth: int) -> str:
+        """Why it takes nothing in while a partition holds so many, in words."""
+        if depth >= self.high_water:
+            return "as many as it may"
+        return f"and after it was full takes new ones from {self.low_water:,} on"
 
     @property
     def at_once(self) -> int:

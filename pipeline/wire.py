@@ -91,6 +91,8 @@ class Wire:
     async def close(self) -> None:
         """End all connections."""
         self._closed = True
+        if self._connecting:  # which nobody may wait for any more; it closes itself
+            await asyncio.wait([self._connecting])
         for connection in [*self._idle, *([self._shared] if self._shared else [])]:
             await connection.close()
         await self._pool.aclose()

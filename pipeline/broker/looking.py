@@ -11,12 +11,14 @@ import msgspec
 from redis.exceptions import RedisError
 
 from pipeline import scripts
+from pipeline.backpressure import Memory
 from pipeline.broker.access import LOOK_AGAIN, Access, body_of
 from pipeline.errors import (
     BadInput,
     JobUnknown,
     ServerUnsuitable,
 )
+from pipeline.flow import Count, Place
 from pipeline.keys import GROUP
 from pipeline.message import (
     JobId,
@@ -60,6 +62,26 @@ class Looking(Access):
         for index, (stage, _) in enumerate(places):
             totals[stage.name] = add_up(totals[stage.name], Depths(*replies[6 * index : 6 * index + 6]))
         return list(totals.values())
+
+    async def flow(self) -> dict[Place, Count]:
+        """What each partition of a stage has taken in and still holds: one call for all stages of a partition."""
+        names = [stage.name for stage in self.pipeline]
+        partitions = range(self.partitions)
+        replies = await asyncio.gather(*(self._count(names, partition) for partition in partitions))
+        return {
+            (name, partition): Count(*count)
+            for partition, counts in zip(partitions, replies, strict=True)
+            for name, count in zip(names, counts, strict=True)
+        }
+
+    async def _count(self, stages: list[str], partition: int) -> list[list[int]]:
+        keys = [key for stage in stages for key in self._keys.place(stage, partition)]
+        counts: list[list[int]] = await scripts.count(self._wire, keys, [])
+        return counts
+
+    async def memory(self) -> Memory:
+        """The server's memory, and whether it is too full to take anything in."""
+        return await self._memory.look()
 
     async def look(self, job: JobId) -> JobView | None:
         """A job's state, or None where it is unknown or finished and no longer remembered."""

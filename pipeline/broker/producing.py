@@ -155,7 +155,8 @@ def _section(stage: Stage, offers: list[Offer]) -> list[Any]:
     """What the script is told of one stage's jobs; the envelope alone where that is all there is to say."""
     limit = stage.account_limit
     full = bool(limit) or any(offer[2] or offer[4] for offer in offers)
-    args: list[Any] = [stage.name, stage.high_water, int(stage.dedup_ttl * 1000), limit, int(full), len(offers)]
+    marks = (stage.high_water, stage.low_water)
+    args: list[Any] = [stage.name, *marks, int(stage.dedup_ttl * 1000), limit, int(full), len(offers)]
     if not full:
         return [*args, *(offer[1] for offer in offers)]
     for offer in offers:
@@ -184,7 +185,7 @@ def _refused(stage: Stage, refusal: Refusal | None) -> Refused:
         case Refusal("memory", _, wait):
             return ServerFull(f"the server's memory is nearly full; try again in {wait:g} s", refusal)
         case Refusal(_, depth, wait):
-            holds = f"{stage.full_name} holds {depth} unfinished jobs, as many as it may"
+            holds = f"{stage.full_name} holds {depth} unfinished jobs, {stage.fullness(depth)}"
             return StageFull(f"{holds}; try again in {wait:g} s", refusal)
         case None:
             raise AssertionError("a job was neither taken nor refused")

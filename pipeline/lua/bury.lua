@@ -11,7 +11,9 @@ Returns one integer per entry: 1 buried, 0 no longer this consumer's.
 ]]
 local p, dead, letters = place(1), KEYS[#KEYS - 1], KEYS[#KEYS]
 local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local replies, i = {}, 6 + 3 * ((#KEYS - 2) / 10 - 1)
+local targets = {}
+for n = 1, (#KEYS - 2) / 10 - 1 do targets[n] = target(1 + n) end
+local replies, i = {}, 6 + 3 * #targets
 while i <= #ARGV do
   local id, job, record = ARGV[i], ARGV[i + 2], ARGV[i + 4]
   local last_forward = i + 5 + 4 * tonumber(ARGV[i + 5])
@@ -19,7 +21,7 @@ while i <= #ARGV do
   if mine then
     -- Adding comes before deleting: a script that fails half-way is not undone.
     redis.call('HSET', letters, job, redis.call('XADD', dead, '*', 'id', job, 'e', ARGV[i + 3], 'record', record))
-    remember(p, job, ARGV[4], 'record', record, 'next', hand_on(6, i + 6, last_forward, ARGV[5]))
+    remember(p, job, ARGV[4], 'record', record, 'next', hand_on(targets, 6, i + 6, last_forward, ARGV[5]))
     finish(p, group, id, limit)
   end
   replies[#replies + 1] = mine and 1 or 0

@@ -27,7 +27,7 @@ if what == 'pause' and not paused then
 elseif what == 'drain' then
   redis.call('HSET', p.control, 'draining', 1)
 elseif what == 'resume' then
-  redis.call('DEL', p.control)
+  redis.call('HDEL', p.control, 'paused', 'draining')
   if paused then
     redis.call('XGROUP', 'SETID', p.stream, group, paused)
     wake(ARGV[3], ARGV[4])

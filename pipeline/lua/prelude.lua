@@ -30,6 +30,12 @@ local function is_parked(consumer)
   return string.sub(consumer, 1, 1) == '~'
 end
 
+local function field_of(fields, name)
+  for f = 1, #fields, 2 do
+    if fields[f] == name then return fields[f + 1] end
+  end
+end
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -67,6 +73,7 @@ local function append(p, body, tenant, origin)
   if origin then
     redis.call('HSET', p.job .. origin, 'at', id)
     redis.call('PEXPIRE', p.job .. origin, WEEK)
+    redis.call('HINCRBY', p.control, 'again', 1)  -- the stream counts it for the second time
   end
   return origin or id
 end
@@ -99,6 +106,32 @@ local function admit(p, body, tenant, limit, origin)
   return id
 end
 
+-- How many unfinished jobs a stage's partition holds.
+local function depth_of(p)
+  return redis.call('XLEN', p.stream) + redis.call('HLEN', p.later)
+end
+
+-- How many jobs ever came in, each once: the stream counts what is added to it.
+local function count_added(stream_info, again)
+  return field_of(stream_info, 'entries-added') - (again or 0)
+end
+
+-- A place that something may be added to, with the low-water mark it has to come down to, if it was full.
+local function target(n)
+  local p = place(n)
+  p.full = redis.call('HGET', p.control, 'full')
+  return p
+end
+
+-- A stage that was full takes jobs in again once it has come down to its low-water mark. Whatever makes it deeper
+-- looks first, so that no low tide is missed.
+local function reopen(p)
+  if p.full and depth_of(p) <= tonumber(p.full) then
+    redis.call('HDEL', p.control, 'full')
+    p.full = false
+  end
+end
+
 -- Tell workers that something of this stage is due earlier than they know of.
 local function wake(signals, stage)
   redis.call('PUBLISH', signals, 'wake ' .. stage)
@@ -121,13 +154,14 @@ end
 
 -- Hand a job on. ARGV from `about` on says of each stage it may go to: name, tenant limit, job id prefix; from `first`
 -- to `last` four arguments are a forward: index of its stage, envelope, tenant, delay ms. Returns the new jobs' ids.
-local function hand_on(about, first, last, signals)
+local function hand_on(targets, about, first, last, signals)
   local following = {}
   for f = first, last, 4 do
-    local target = tonumber(ARGV[f])
-    local at = about + 3 * (target - 1)
+    local index = tonumber(ARGV[f])
+    local p, at = targets[index], about + 3 * (index - 1)
     local limit, delay = tonumber(ARGV[at + 1]), tonumber(ARGV[f + 3])
-    local added = put(place(1 + target), ARGV[f + 1], ARGV[f + 2], limit, delay, signals, ARGV[at])
+    reopen(p)
+    local added = put(p, ARGV[f + 1], ARGV[f + 2], limit, delay, signals, ARGV[at])
     following[#following + 1] = ARGV[at + 2] .. added
   end
   return table.concat(following, ',')
@@ -143,12 +177,6 @@ local function move_up(p, tenant)
       append(p, body, tenant, id)
       return true
     end
-  end
-end
-
-local function field_of(fields, name)
-  for f = 1, #fields, 2 do
-    if fields[f] == name then return fields[f + 1] end
   end
 end
 

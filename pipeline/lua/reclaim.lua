@@ -2,7 +2,7 @@
 reclaim: take over what is due (parked entries whose time has come) and what was abandoned (entries of
 consumers silent for longer than the lease). Failed and crashed work come back by this one path. On the way
 delayed jobs whose time has come go into the stream, and consumers that hold nothing and were not heard of for ten
-leases are forgotten. A paused stage gives nothing.
+leases are forgotten, and a stage that was full, and is no longer, takes jobs in again. A paused stage gives nothing.
 
 KEYS  the place, then what each consumer has held longest
 ARGV[1] group   ARGV[2] the claiming consumer   ARGV[3] lease ms   ARGV[4] most entries to take
@@ -13,7 +13,10 @@ the consumer it was taken from, ms since it was due}.
 ]]
 local p, group, me, lease = place(1), ARGV[1], ARGV[2], tonumber(ARGV[3])
 local room, limit, taken, now = tonumber(ARGV[4]), tonumber(ARGV[5]), {}, now_ms()
-if redis.call('HEXISTS', p.control, 'paused') == 1 then return {-1, taken} end
+local control = redis.call('HMGET', p.control, 'paused', 'full')
+p.full = control[2]
+reopen(p)
+if control[1] then return {-1, taken} end
 local any_cancelled = redis.call('EXISTS', p.cancelled) == 1
 
 -- Without a limit (any more), or any entries, nobody's account can be in use: what it holds back has to go on.

@@ -8,9 +8,10 @@ ARGV[3] the buried job's id   ARGV[4] its tenant   ARGV[5] the stage's tenant li
 
 Returns the new job's id, '' where the letter is gone.
 ]]
-local p, dead = place(1), KEYS[11]
+local p, dead = target(1), KEYS[11]
 local letter = redis.call('XRANGE', dead, ARGV[2], ARGV[2])[1]
 if not letter then return '' end
+reopen(p)
 local added = admit(p, field_of(letter[2], 'e'), ARGV[4], tonumber(ARGV[5]))
 -- Whoever looks the buried job up, while it is remembered, is led to its successor.
 local record = p.job .. ARGV[3]

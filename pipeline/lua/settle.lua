@@ -12,14 +12,15 @@ then per entry: id, job's id, record ('' keeps none), record TTL ms, number of f
 Returns one integer per entry: 1 settled, 0 already settled elsewhere.
 ]]
 local group, signals, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local mine, targets = place(1), #KEYS / 10 - 1
-local replies, i = {}, 4 + 3 * targets
+local mine, targets = place(1), {}
+for n = 1, #KEYS / 10 - 1 do targets[n] = target(1 + n) end
+local replies, i = {}, 4 + 3 * #targets
 while i <= #ARGV do
   local id, job, record = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local last_forward = i + 4 + 4 * tonumber(ARGV[i + 4])
   local pending = holder(mine.stream, group, id) ~= nil
   if pending then
-    local following = hand_on(4, i + 5, last_forward, signals)
+    local following = hand_on(targets, 4, i + 5, last_forward, signals)
     if record ~= '' then remember(mine, job, ARGV[i + 3], 'record', record, 'next', following) end
     finish(mine, group, id, limit)
   end

@@ -78,6 +78,7 @@ class Model:
         self.jobs: list[ModelJob] = []
         self.paused: set[str] = set()
         self.draining: set[str] = set()
+        self.full: set[str] = set()  # until they are down to their low-water mark
         self.groupless = set(self.stages)
         self.dedups: dict[tuple[str, str], ModelJob] = {}
         self._lines: dict[tuple[str, str], deque[ModelJob]] = defaultdict(deque)
@@ -119,15 +120,27 @@ class Model:
         """The job taken, or the earlier one of that dedup id; None where it is refused."""
         if dedup and (earlier := self.dedups.get((stage.name, dedup))):
             return earlier
-        if stage.name in self.draining or len(self.unfinished(stage)) >= stage.high_water:
+        if stage.name in self.draining | self.full or len(self.unfinished(stage)) >= stage.high_water:
             return None
         job = self.put(stage, n, tenant, delay)
         if dedup:
             self.dedups[stage.name, dedup] = job
         return job
 
+    def fill(self, stage: Stage) -> None:
+        """After jobs were offered: a stage that is full stays so until it is down to its low-water mark."""
+        if len(self.unfinished(stage)) >= stage.high_water:
+            self.full.add(stage.name)
+
+    def look_for_low_tide(self) -> None:
+        """Stages that are down to their low-water mark are full no longer."""
+        self.full = {
+            name for name in self.full if len(self.unfinished(self.stages[name])) > self.stages[name].low_water
+        }
+
     def put(self, stage: Stage, n: int, tenant: str, delay: int = 0) -> ModelJob:
         """A new job, whatever the stage holds."""
+        self.look_for_low_tide()
         job = ModelJob(n, stage, tenant)
         if delay:
             job.where, job.due = "delayed", self.time + delay

@@ -223,8 +223,11 @@ class BrokerMachine(RuleBasedStateMachine):
         ]
         answers = self.run(self.broker.add(jobs))
         # They are taken in stage by stage.
+        self.model.look_for_low_tide()
         for job, answer in sorted(zip(jobs, answers, strict=True), key=lambda pair: pair[0].stage):
             self.check_added(job, answer)
+        for name in {job.stage for job in jobs}:
+            self.model.fill(PIPELINE.stage(name))
 
     def check_added(self, job: Job, answer: Added) -> None:
         model, stage, before = self.model, PIPELINE.stage(job.stage), len(self.model.jobs)
@@ -493,10 +496,20 @@ class BrokerMachine(RuleBasedStateMachine):
             control = {"paused": stage.name in self.model.paused, "draining": stage.name in self.model.draining}
             about = {"queue": "test", "stage": stage.name}
             assert statuses[stage.name] == about | control | self.model.counts(stage)
+        self.check_flow()
         self.steps += 1
         if jobs := self.model.jobs:
             self.look(jobs[self.steps % len(jobs)])
         self.sound = True
+
+    def check_flow(self) -> None:
+        """Every job is counted once as it comes in, wherever it waited, and which stages are full."""
+        self.model.look_for_low_tide()
+        for stage, found in zip(STAGES, self.run(self.broker.flow()).values(), strict=True):
+            jobs = [job for job in self.model.jobs if job.stage is stage]
+            assert (found.added, found.unfinished) == (len(jobs), len(self.model.unfinished(stage)))
+            is_full = stage.name in self.model.full or found.unfinished >= stage.high_water
+            assert (found.pressure(stage) == "shedding") == is_full
 
     async def contents(self) -> dict[str, Content]:
         """Everything of all stages, at one moment."""
@@ -570,6 +583,8 @@ class BrokerMachine(RuleBasedStateMachine):
             if not any(self.model.unfinished(stage) for stage in STAGES):
                 break
         self.the_server_holds_what_the_model_says()
+        for stage in STAGES:
+            self.reclaim_from(stage, "honest", PLENTY)  # as each second: what was full is open again
         for job in self.model.jobs:
             assert job.where not in UNFINISHED, "it is stuck"
             self.look(job)
@@ -583,7 +598,9 @@ class BrokerMachine(RuleBasedStateMachine):
 
     async def check_leftovers(self) -> None:
         kinds = {key.decode().split(":")[2] for key in await self.wire.command("KEYS", self.pattern)}
-        assert not kinds & {"due", "delays", "later", "held", "tenants", "control"}
+        assert not kinds & {"due", "delays", "later", "held", "tenants"}
+        controls = [await self.wire.command("HKEYS", self.keys.place(stage.name, 0).control) for stage in STAGES]
+        assert {field for fields in controls for field in fields} <= {b"again"}
 
     async def close(self) -> None:
         if keys := await self.wire.command("KEYS", self.pattern):

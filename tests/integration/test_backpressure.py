@@ -86,7 +86,6 @@ async def test_the_wait_suggested_is_never_over_a_minute(connector: Connector) -
         (found,) = await broker.fetch("one", 0, "a", 1, 10)
         await asyncio.sleep(0.1)  # one job in this time, and 2,000 to go
         await broker.settle(one, 0, [(found, DONE)])
-        await add_one(broker, ONE)
         assert await refused_for(broker) == 60
 
 

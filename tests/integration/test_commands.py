@@ -166,16 +166,26 @@ def test_status_has_a_line_for_each_stage_with_how_it_is_steered(riacho: Command
     riacho(*SEND, PAYLOAD, "--delay", "600")
     lines = riacho("status").out.splitlines()
     assert [line.split() for line in lines] == [
-        ["queue", "stage", "waiting", "delayed", "active", "retrying", "dead"],
-        ["audio", "transcribe", "0", "0", "0", "0", "0", "paused"],
+        ["stage", "waiting", "delayed", "active", "retrying", "dead", "oldest"],
+        ["audio.transcribe", "0", "0", "0", "0", "0", "-", "paused"],
         ["draining"],
-        ["audio", "process-conversation", "0", "0", "0", "0", "0", "draining"],
-        ["notification", "send-vendor", "0", "0", "0", "0", "0"],
-        ["notification", "send-client", "0", "1", "0", "0", "0", "paused"],
-        *(["notification", stage, "0", "0", "0", "0", "0"] for stage in ("fallback", "alert", "receipt")),
-        *(["cleanup", stage, "0", "0", "0", "0", "0"] for stage in CLEANING),
+        ["audio.process-conversation", "0", "0", "0", "0", "0", "-", "draining"],
+        ["notification.send-vendor", "0", "0", "0", "0", "0", "-"],
+        ["notification.send-client", "0", "1", "0", "0", "0", "-", "paused"],
+        *([f"notification.{stage}", "0", "0", "0", "0", "0", "-"] for stage in ("fallback", "alert", "receipt")),
+        *([f"cleanup.{stage}", "0", "0", "0", "0", "0", "-"] for stage in CLEANING),
     ]
     assert max(map(len, lines)) <= 80
+
+
+def test_status_says_how_long_jobs_wait_for_a_worker_that_is_not_there(riacho: Command) -> None:
+    riacho(*SEND, PAYLOAD)
+    (line,) = [line for line in riacho("status").out.splitlines() if "send-client" in line]
+    assert line.split() == ["notification.send-client", *"10000", "0", "s", "no", "worker"]
+    found = stages(riacho)["send-client"]
+    assert (found["state"], found["workers"], found["demand"]) == ("ok", 0, 1)
+    assert 0 <= found["oldestWaiting"] < 60
+    assert "in1m" not in found, "which takes somebody who watches"
 
 
 def test_resuming_undoes_both(riacho: Command) -> None:

@@ -214,8 +214,9 @@ async def test_a_key_shows_itself_in_no_log_and_no_answer(
         def fail(_: object) -> None:
             raise ValueError("no")
 
-        monkeypatch.setattr("api.queues.summed", fail)
-        assert (await client.get("/queue/status", headers=bearer("read"))).status == 500
+        with monkeypatch.context() as broken:
+            broken.setattr("api.watching.Watch.seen", fail)
+            assert (await client.get("/queue/status", headers=bearer("read"))).status == 500
     async with service(gone) as client:
         assert (await client.get("/queue/status", headers=bearer("read"))).status == 503
     ours = [str(record.__dict__) for record in caplog.records if record.name != "aiohttp.client"]

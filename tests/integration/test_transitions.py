@@ -376,6 +376,7 @@ async def test_everything_but_streams_and_parked_work_has_an_end(
         keys.stream("first", 0),
         keys.stream("second", 0),
         keys.place("first", 0).due,
+        keys.place("first", 0).control,  # it was full
         keys.dead("first", 0),
         keys.letters("first", 0),
     }
