@@ -1,6 +1,6 @@
 """For whoever runs the whole: start and stop stages, empty them."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 from pipeline import scripts
 from pipeline.broker.access import MOST_PER_CALL, Access
@@ -29,7 +29,7 @@ class Steering(Access):
         stays."""
         return sum([count async for count in self.clearing(stages, active=active)])
 
-    async def clearing(self, stages: Iterable[Stage], *, active: bool = False) -> AsyncIterator[int]:
+    async def clearing(self, stages: Iterable[Stage], *, active: bool = False) -> AsyncGenerator[int, None]:
         """As `clear`, step by step: how many jobs each deleted. Whoever takes no more steps leaves the rest."""
         for stage, partition in self._places(stages):
             keys = [*self._keys.place(stage.name, partition)]
