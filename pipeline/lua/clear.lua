@@ -9,7 +9,7 @@ ARGV[3] the last id to delete ('' at first)   ARGV[4] at most, roughly   ARGV[5]
 Returns {deleted, where to go on ('' when through), the last id to delete}.
 ]]
 local p, group, start, last, most = place(1), ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local LITTLE, BYTES = 20, 4 * 2 ^ 20 -- read at a time; at most in a call, and what goes over
+local LITTLE, BYTES = 2, 4 * 2 ^ 20 -- read at a time; at most in a call, and what goes over
 if last == '' then
   local info = redis.pcall('XINFO', 'STREAM', p.stream)
   last = info.err and '0-1' or field_of(info, 'last-generated-id')
@@ -40,7 +40,8 @@ local function clear_aside()
       redis.call('HDEL', p.later, unpack(aside))
       redis.call('ZREM', p.delays, unpack(aside))
     end
-    deleted, most = deleted + #aside, most - LITTLE
+    -- A step may find none, or a whole bucket.
+    deleted, most = deleted + #aside, most - math.max(1, #found[2] / 2)
   until start == '0' or most <= 0 or bytes <= 0
   return {deleted, start == '0' and '-' or start, last}
 end
