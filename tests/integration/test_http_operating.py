@@ -298,7 +298,8 @@ async def test_pausing_draining_and_resuming_name_the_stages(client: Client, bro
     assert await told(client, "POST", "/queue/resume/audio") == both
     assert await steered() == []
     for what in ("pause", "drain", "resume"):
-        assert (await ask(client, "POST", f"/queue/{what}/audoi"))[0] == 404
+        for name in ("audoi", "%00", "%ff", "x" * 500):
+            assert (await ask(client, "POST", f"/queue/{what}/{name}"))[0] == 404
         assert (await ask(client, "POST", f"/queue/{what}/jobs", "enqueue"))[0] == 403, "no queue of that name"
 
 
