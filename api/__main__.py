@@ -12,17 +12,17 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api import dead, doctor, hold, jobs, key, processes, schedule, senders, steer
+from api import completion, dead, doctor, hold, jobs, key, processes, schedule, senders, steer, workers
 from api import demo as demonstration
 from api.access import check_exposure
 from api.console import AsJson, ask, read_settings, with_address
+from api.exits import CODES, by_settings, exit_code
 from api.load import QueueLoad, load_of, look
 from api.root import check
 from api.status import status_table
 from config import Secret, Settings, SettingsError, replaced, telemetry
 from pipeline import Broker, RiachoError
 from pipeline.embedded import EmbeddedServer
-from pipeline.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 app = typer.Typer(
     help="Riacho: stream processing for high-volume chat on Redis Streams.",
+    epilog=CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -40,6 +41,8 @@ app.add_typer(hold.app, name="hold")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(key.app, name="key")
 app.add_typer(jobs.app)
+app.add_typer(dead.commands)
+app.add_typer(workers.app)
 app.add_typer(steer.app)
 app.add_typer(doctor.app)
 
@@ -60,7 +63,8 @@ def up(host: Host = None, port: Port = None, data: Data = None) -> None:
         async with processes.ProcessTree(served) as tree:
             await tree.run_until(stop)
 
-    with_server(settings, run)
+    with by_settings():
+        with_server(settings, run)
 
 
 @app.command()
@@ -88,12 +92,20 @@ def api(
         stop = processes.stop_signal(with_parent=with_parent)
         await processes.run_api(settings, stop, with_workers=with_workers)
 
-    uvloop.run(run())
+    with by_settings():
+        uvloop.run(run())
 
 
 @app.command()
 def worker(
-    stages: Annotated[str, typer.Option(help="Stages to work, separated by commas.", show_default="all")] = "",
+    stages: Annotated[
+        str,
+        typer.Option(
+            help="Stages to work, separated by commas.",
+            show_default="all",
+            autocompletion=completion.many_stages,
+        ),
+    ] = "",
     nice: Annotated[int, typer.Option(help="Lower the priority by so much (0 to 19).", min=0, max=19)] = 0,
     count: Annotated[int, typer.Option("--processes", help="Work in so many processes.", min=1, max=64)] = 1,
     with_parent: WithParent = False,
@@ -107,7 +119,8 @@ def worker(
         await processes.run_workers(settings, count, names, nice, stop)
 
     if count > 1:
-        uvloop.run(supervise())
+        with by_settings():
+            uvloop.run(supervise())
         return
     os.nice(nice)
     telemetry.set_up("worker")
@@ -119,7 +132,8 @@ def worker(
             log.error("%d jobs did not end, or could not be settled; their lease will bring them back", stuck)
             os._exit(1)  # threads that do not end would be waited for
 
-    uvloop.run(run())
+    with by_settings():
+        uvloop.run(run())
 
 
 @app.command()
@@ -159,8 +173,7 @@ def main() -> None:
         sys.exit(130)
     except (RiachoError, SettingsError) as error:
         typer.echo(f"riacho: {error}", err=True)
-        away = isinstance(error, ServerUnavailable)
-        sys.exit(processes.SERVER_AWAY if away else processes.CANNOT_START)
+        sys.exit(exit_code(error))
 
 
 if __name__ == "__main__":

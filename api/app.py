@@ -7,6 +7,7 @@ from api.access import Access
 from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
+from api.operating import OperatingEndpoints
 from api.pressure import PressureEndpoints
 from api.problems import READ_TIMEOUT, answer_with_problems
 from api.queues import QueueEndpoints
@@ -26,6 +27,7 @@ def build_app(
     whatsapp = settings.whatsapp
     webhook = WhatsAppWebhook(broker, Signatures(whatsapp), whatsapp.verify_token, tenants_of(whatsapp))
     queues = QueueEndpoints(broker, notifications)
+    operating = OperatingEndpoints(broker)
     schedules = ScheduleEndpoints(broker, configured_schedules(settings))
     health = Health(broker, settings.worker.lease if with_workers else None)
     watch = Watch(broker, settings.worker.lease)
@@ -49,6 +51,18 @@ def build_app(
             access.needs("admin", web.post("/queue/retry/{job_id}", queues.retry)),
             access.needs("read", web.get("/queue/status", pressure.status)),
             access.needs("read", web.get("/queue/scheduled-jobs", schedules.list)),
+            access.needs("admin", web.post("/queue/schedule/{name}/run", schedules.run)),
+            access.needs("admin", web.post("/queue/schedule/{name}/pause", schedules.pause)),
+            access.needs("admin", web.post("/queue/schedule/{name}/resume", schedules.resume)),
+            access.needs("read", web.get("/queue/workers", operating.workers)),
+            access.needs("read", web.get("/queue/dead", operating.letters)),
+            access.needs("admin", web.get("/queue/dead/{job_id}", operating.letter)),
+            access.needs("admin", web.post("/queue/clear/{queue}", operating.clear)),
+            access.needs("admin", web.post("/queue/purge/{queue}", operating.purge)),
+            access.needs("admin", web.post("/queue/pause/{name}", operating.pause)),
+            access.needs("admin", web.post("/queue/resume/{name}", operating.resume)),
+            access.needs("admin", web.post("/queue/drain/{name}", operating.drain)),
+            access.needs("enqueue", web.post("/queue/cancel/{job_id}", operating.cancel)),
             access.needs("read", web.get("/queue/job/{queue}/{job_id}", queues.job)),
             access.needs("read", web.get("/backpressure", pressure.backpressure)),
             access.needs("read", web.get("/metrics", pressure.metrics)),

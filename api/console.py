@@ -1,10 +1,14 @@
-"""What the commands share: settings from flags, and putting a question to the queues."""
+"""What the commands share: settings from flags, putting a question to the queues, telling how far they are."""
 
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import typer
 import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from api.adapters import Adapters
 from api.root import open_broker
@@ -56,3 +60,18 @@ def ask_database(question: Callable[[Adapters], Awaitable[T]]) -> T:
             return await question(adapters)
 
     return uvloop.run(put())
+
+
+@contextmanager
+def progress(what: str, total: int, *, as_json: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error while something takes its time, moved on by what is yielded; none where JSON is
+    asked for, or nobody sits before a terminal."""
+    if as_json or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    # What goes to standard output stays there.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)

@@ -6,7 +6,7 @@ import msgspec
 import typer
 
 from api.console import AsJson, ask_database
-from pipeline.errors import BadInput
+from api.exits import NotFound
 
 app = typer.Typer(
     help="Conversations that are never deleted (whole tenants: the setting cleanup.held).", no_args_is_help=True
@@ -14,17 +14,15 @@ app = typer.Typer(
 
 
 @app.command()
-def add(tenant: str, chat: str) -> None:
+def add(tenant: str, chat: str, as_json: AsJson = False) -> None:
     """Keep a conversation and all that belongs to it until the hold is removed."""
-    _hold(tenant, chat, held=True)
-    typer.echo(f"{tenant} {chat}: held")
+    _hold(tenant, chat, held=True, as_json=as_json)
 
 
 @app.command()
-def remove(tenant: str, chat: str) -> None:
+def remove(tenant: str, chat: str, as_json: AsJson = False) -> None:
     """Have a conversation deleted again when it is old enough."""
-    _hold(tenant, chat, held=False)
-    typer.echo(f"{tenant} {chat}: no longer held")
+    _hold(tenant, chat, held=False, as_json=as_json)
 
 
 @app.command("list")
@@ -40,9 +38,13 @@ def list_(as_json: AsJson = False) -> None:
         typer.echo("no conversation is held")
 
 
-def _hold(tenant: str, chat: str, *, held: bool) -> None:
+def _hold(tenant: str, chat: str, *, held: bool, as_json: bool) -> None:
     if not ask_database(lambda adapters: adapters.conversations.hold(tenant, chat, held)):
-        raise BadInput(f"tenant '{tenant[:80]}' has no conversation '{chat[:80]}'")
+        raise NotFound(f"tenant '{tenant[:80]}' has no conversation '{chat[:80]}'")
+    if as_json:
+        typer.echo(msgspec.json.encode({"tenant": tenant, "chat": chat, "held": held}))
+    else:
+        typer.echo(f"{tenant} {chat}: {'held' if held else 'no longer held'}")
 
 
 def _time(ms: int) -> str:

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from api import completion
 from api.console import AsJson, ask
+from api.operating import Cancelled
 from api.queues import Accepted, JobRequest, job_of
 from pipeline import Broker, JobId
 from pipeline.errors import BadInput, BadPayload, JobUnknown
@@ -22,8 +24,8 @@ Wait = Annotated[float, typer.Option(help="Seconds to wait for the job's end; ex
 
 @app.command()
 def enqueue(
-    queue: str,
-    kind: Annotated[str, typer.Argument(help="The stage of that queue.")],
+    queue: Annotated[str, typer.Argument(autocompletion=completion.queues)],
+    kind: Annotated[str, typer.Argument(help="The stage of that queue.", autocompletion=completion.kinds)],
     payload: Annotated[str, typer.Argument(help="JSON, or - to read it from standard input.")],
     tenant: Annotated[str, typer.Option(help="Whose job it is.")] = "",
     key: Annotated[str, typer.Option(help="Jobs of one key lie in one partition.")] = "",
@@ -61,9 +63,12 @@ def job(job_id: AnId, wait: Wait = 0.0, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def cancel(job_id: AnId) -> None:
+def cancel(job_id: AnId, as_json: AsJson = False) -> None:
     """Take a job out before it runs; one that runs is told to stop."""
     answer = ask(lambda broker: broker.cancel(JobId.parse(job_id)))
+    if as_json:
+        typer.echo(msgspec.json.encode(Cancelled(job_id, answer)))
+        return
     typer.echo(f"{job_id}: {answer}" + (", but it runs and may still finish" if answer == "cancelling" else ""))
 
 

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from api.access import new_key, settings_lines
-from api.console import read_settings
+from api.console import AsJson, read_settings
 from config.settings import Key
 from pipeline.errors import BadInput
 
@@ -23,6 +23,7 @@ def _group() -> None:
 def new(
     name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, - and _.")],
     scopes: Annotated[str, typer.Option(help="read, enqueue or admin; several are separated by commas.")] = "read",
+    as_json: AsJson = False,
 ) -> None:
     """Make a key; it is shown this once. Nothing is changed: it counts once its hash is in the settings.
 
@@ -35,6 +36,9 @@ def new(
         raise BadInput(f"there is a key '{name}'; to rotate it, make one under another name, then remove it")
     key, hashed = new_key()
     line, variable = settings_lines(known | {name: _made(hashed, scopes)}, name)
+    if as_json:
+        typer.echo(msgspec.json.encode({"key": key, "line": line, "variable": variable}))
+        return
     typer.echo(key)
     typer.echo("Keep it: it is not shown again. For the settings, either to [http.keys] in a file", err=True)
     typer.echo(line)

@@ -10,7 +10,14 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from pipeline import Stage
-from pipeline.errors import BadInput, RiachoError, ServerUnavailable, UnknownStage
+from pipeline.errors import (
+    BadInput,
+    JobUnknown,
+    RiachoError,
+    ServerUnavailable,
+    UnknownSchedule,
+    UnknownStage,
+)
 from pipeline.message import Refusal
 
 log = logging.getLogger(__name__)
@@ -60,7 +67,7 @@ async def read_body(request: web.Request) -> bytes:
 def problem_of(error: RiachoError) -> Problem:
     """The engine's errors as HTTP."""
     match error:
-        case UnknownStage():
+        case UnknownStage() | UnknownSchedule() | JobUnknown():
             return Problem(404, "Not found", str(error))
         case BadInput():
             return Problem(400, "Bad request", str(error))

@@ -15,6 +15,7 @@ from aiohttp import web
 from api.access import check_exposure
 from api.adapters import Adapters
 from api.app import build_app
+from api.exits import CANNOT_START
 from api.root import PATIENCE, check, connector, open_broker
 from api.schedules import configured_schedules
 from api.serving import Runner
@@ -46,12 +47,6 @@ UP = {
     ],
     "transcriber": ["worker", "--stages", "transcribe", "--nice", "10"],
 }
-
-
-# Exit code of a process that was told something it cannot work with: starting it again would not help.
-CANNOT_START = 3
-# Of one whose server is away, which may be back at the next start.
-SERVER_AWAY = os.EX_TEMPFAIL
 
 
 class CannotListen(RiachoError):

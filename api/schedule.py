@@ -6,9 +6,11 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
+from api import completion
 from api.console import AsJson, ask, read_settings
+from api.exits import by_settings
 from api.jobs import json_payload
-from api.schedules import ScheduleView, configured_schedules, find, views
+from api.schedules import Fired, Rests, ScheduleView, configured_schedules, find, views
 from pipeline import Broker, JobId, Schedule
 from pipeline.errors import BadInput
 from pipeline.schedule import DEFAULT_GRACE, MISFIRES
@@ -37,7 +39,7 @@ def list_(as_json: AsJson = False) -> None:
 def add(
     name: Name,
     cron: Annotated[str, typer.Option(help="Minute, hour, day of month, month, day of week.")],
-    stage: Annotated[str, typer.Option(help="The stage its jobs are for.")],
+    stage: Annotated[str, typer.Option(help="The stage its jobs are for.", autocompletion=completion.stages)],
     payload: Annotated[str, typer.Option(help="JSON, or - to read it from standard input.")] = "{}",
     tenant: Annotated[str, typer.Option(help="Whose jobs they are.")] = "",
     zone: Annotated[str, typer.Option(help="Time zone, as in America/Sao_Paulo.")] = "UTC",
@@ -45,47 +47,54 @@ def add(
         str, typer.Option(help="Of times that were missed, make up for none (skip), the last (once), or all.")
     ] = "once",
     grace: Annotated[float, typer.Option(help="Seconds after which none is made up for.")] = DEFAULT_GRACE,
+    as_json: AsJson = False,
 ) -> None:
     """Put a schedule, or change one that was put."""
     given: dict[str, Any] = {"name": name, "cron": cron, "stage": stage, "payload": json_payload(payload)}
     schedule = _schedule(given | {"tenant": tenant, "zone": zone, "misfire": misfire, "grace": grace})
     _with_configured(lambda broker, configured: broker.put_schedule(schedule, _names(configured)))
-    typer.echo(f"{name}: {cron} ({zone}) for {stage}")
+    _say(schedule, f"{name}: {cron} ({zone}) for {stage}", as_json=as_json)
 
 
 @app.command()
-def remove(name: Name) -> None:
+def remove(name: Name, as_json: AsJson = False) -> None:
     """Forget a schedule that was put; jobs it has already added stay."""
     _with_configured(lambda broker, configured: broker.remove_schedule(name, _names(configured)))
-    typer.echo(f"{name}: removed")
+    _say({"schedule": name, "removed": True}, f"{name}: removed", as_json=as_json)
 
 
 @app.command()
-def pause(name: Name) -> None:
+def pause(name: Name, as_json: AsJson = False) -> None:
     """Have a schedule add no more jobs until it is resumed."""
     _with_configured(lambda broker, configured: broker.pause_schedule(name, _names(configured)))
-    typer.echo(f"{name}: paused")
+    _say(Rests(name, paused=True), f"{name}: paused", as_json=as_json)
 
 
 @app.command()
-def resume(name: Name) -> None:
+def resume(name: Name, as_json: AsJson = False) -> None:
     """Have a schedule go on; what was due while it was paused is not made up for."""
     _with_configured(lambda broker, configured: broker.resume_schedule(name, _names(configured)))
-    typer.echo(f"{name}: resumed")
+    _say(Rests(name, paused=False), f"{name}: resumed", as_json=as_json)
 
 
 @app.command()
-def run(name: Name) -> None:
+def run(name: Name, as_json: AsJson = False) -> None:
     """Add a schedule's job now, besides its times, and print its id."""
 
     async def fire(broker: Broker, configured: list[Schedule]) -> JobId:
         return await broker.fire_schedule(await find(broker, configured, name))
 
-    typer.echo(str(_with_configured(fire)))
+    job = str(_with_configured(fire))
+    _say(Fired(job), job, as_json=as_json)
+
+
+def _say(told: object, line: str, *, as_json: bool) -> None:
+    typer.echo(msgspec.json.encode(told) if as_json else line)
 
 
 def _with_configured(question: Callable[[Broker, list[Schedule]], Awaitable[T]]) -> T:
-    configured = configured_schedules(read_settings())
+    with by_settings():
+        configured = configured_schedules(read_settings())
     return ask(lambda broker: question(broker, configured))
 
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from api.problems import json
+from api.problems import json, problem_of_refusal
 from config import Settings
 from pipeline import Broker, JobId, Schedule
-from pipeline.errors import BadInput, BadJobId, UnknownStage, did_you_mean
+from pipeline.errors import BadInput, BadJobId, Refused, UnknownSchedule, UnknownStage, did_you_mean
 from pipeline.schedule import ScheduleState, checked, next_slot
 
 # By name, which is that of the stage, too: the setting.
@@ -55,6 +55,19 @@ class ScheduleView(msgspec.Struct, frozen=True, rename="camel"):
     missed: int
 
 
+class Fired(msgspec.Struct, frozen=True, rename="camel"):
+    """The job that a schedule added out of turn."""
+
+    job_id: str
+
+
+class Rests(msgspec.Struct, frozen=True):
+    """Whether a schedule adds jobs."""
+
+    schedule: str
+    paused: bool
+
+
 def configured_schedules(settings: Settings) -> list[Schedule]:
     """The schedules of the configuration. Raises BadInput where one of them cannot be."""
     given = settings.schedules
@@ -83,10 +96,31 @@ class ScheduleEndpoints:
     def __init__(self, broker: Broker, configured: list[Schedule]) -> None:
         self._broker = broker
         self._configured = configured
+        self._names = {schedule.name for schedule in configured}
 
     async def list(self, _: web.Request) -> web.Response:
         """GET /queue/scheduled-jobs."""
         return json({"schedules": await views(self._broker, self._configured)})
+
+    async def run(self, request: web.Request) -> web.Response:
+        """POST /queue/schedule/{name}/run: add its job now, besides its times."""
+        schedule = await find(self._broker, self._configured, request.match_info["name"])
+        try:
+            return json(Fired(str(await self._broker.fire_schedule(schedule))), status=202)
+        except Refused as error:
+            raise problem_of_refusal(self._broker.pipeline.stage(schedule.stage), error.refusal) from None
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """POST /queue/schedule/{name}/pause: no more of its jobs until it is resumed."""
+        name = request.match_info["name"]
+        await self._broker.pause_schedule(name, self._names)
+        return json(Rests(name, paused=True))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """POST /queue/schedule/{name}/resume: go on; what was due meanwhile is not made up for."""
+        name = request.match_info["name"]
+        await self._broker.resume_schedule(name, self._names)
+        return json(Rests(name, paused=False))
 
 
 async def views(broker: Broker, configured: list[Schedule]) -> list[ScheduleView]:
@@ -103,10 +137,10 @@ async def views(broker: Broker, configured: list[Schedule]) -> list[ScheduleView
 
 
 async def find(broker: Broker, configured: list[Schedule], name: str) -> Schedule:
-    """The schedule of that name. Raises BadInput."""
+    """The schedule of that name. Raises UnknownSchedule."""
     known = {schedule.name: schedule for schedule in [*(await broker.plans()).schedules, *configured]}
     if name not in known:
-        raise BadInput(f"no schedule '{name[:80]}'{did_you_mean(name, known)}")
+        raise UnknownSchedule(f"no schedule '{name[:80]}'{did_you_mean(name, known)}")
     return known[name]
 
 

@@ -6,7 +6,7 @@ import msgspec
 import typer
 
 from api.console import AsJson, ask_database
-from pipeline.errors import BadInput
+from api.exits import NotFound
 
 app = typer.Typer(help="Numbers that WhatsApp stopped: why, and have them send again.", no_args_is_help=True)
 
@@ -26,8 +26,11 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def resume(tenant: str) -> None:
+def resume(tenant: str, as_json: AsJson = False) -> None:
     """Have a paused sender send again, once what stopped it is put right."""
     if not ask_database(lambda adapters: adapters.notifications.log.resume(tenant)):
-        raise BadInput(f"the sender of tenant '{tenant[:80]}' is not paused; see: riacho senders list")
-    typer.echo(f"{tenant}: sends again within half a minute")
+        raise NotFound(f"the sender of tenant '{tenant[:80]}' is not paused; see: riacho senders list")
+    if as_json:
+        typer.echo(msgspec.json.encode({"tenant": tenant, "paused": False}))
+    else:
+        typer.echo(f"{tenant}: sends again within half a minute")

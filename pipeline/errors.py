@@ -3,6 +3,7 @@
 RiachoError
 ├── BadInput               the caller's fault; the message names the value and the remedy
 │   ├── UnknownStage
+│   ├── UnknownSchedule
 │   ├── BadPayload
 │   └── BadJobId
 ├── Refused                a stage takes nothing in now; `refusal` says why, how deep it is, how long to wait
@@ -36,6 +37,10 @@ class BadInput(RiachoError):
 
 class UnknownStage(BadInput):
     """No such queue, stage, or stage in that queue."""
+
+
+class UnknownSchedule(BadInput):
+    """No schedule of that name."""
 
 
 class BadPayload(BadInput):

@@ -1,6 +1,6 @@
 """What is shown of jobs, stages and the server, made from what Redis answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -62,6 +62,16 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     tenant: str = ""
     key: str = ""
     payload: Any = None
+
+
+class WorkerView(msgspec.Struct, frozen=True, rename="camel"):
+    """A worker by its consumers: the stages it reads, how many entries it holds, running or ready to run, and for
+    how long nothing was heard of it."""
+
+    worker: str
+    stages: list[str]
+    active: int
+    silent_seconds: float
 
 
 class ServerInfo(NamedTuple):
@@ -153,11 +163,35 @@ def add_up(total: StageStatus, found: Depths) -> StageStatus:
     )
 
 
-def live_consumers(consumers: list[list[Any]], silent: float) -> list[bytes]:
-    """The names of a group's consumers that were heard of within `silent` seconds."""
-    known = [dict(zip(consumer[::2], consumer[1::2], strict=True)) for consumer in consumers]
-    live = [consumer[b"name"] for consumer in known if consumer[b"idle"] <= silent * 1000]
-    return [name for name in live if name != RETRYING and not rests(name)]
+class Consumer(NamedTuple):
+    """A worker on one stage's partition; `silent` in seconds."""
+
+    name: str
+    held: int
+    silent: float
+
+
+def consumers_of(reply: list[list[Any]]) -> list[Consumer]:
+    """A group's consumers by XINFO, without those that own parked entries."""
+    known = [dict(zip(each[::2], each[1::2], strict=True)) for each in reply]
+    workers = [each for each in known if each[b"name"] != RETRYING and not rests(each[b"name"])]
+    return [Consumer(each[b"name"].decode(), each[b"pending"], each[b"idle"] / 1000) for each in workers]
+
+
+def workers_of(consumers: Iterable[tuple[str, Consumer]]) -> list[WorkerView]:
+    """Workers by the consumers they have on stages; who was heard of last comes first."""
+    known: dict[str, list[tuple[str, Consumer]]] = {}
+    for stage, consumer in consumers:
+        known.setdefault(consumer.name, []).append((stage, consumer))
+    views = [_worker(name, places) for name, places in known.items()]
+    return sorted(views, key=lambda view: (view.silent_seconds, view.worker))
+
+
+def _worker(name: str, places: list[tuple[str, Consumer]]) -> WorkerView:
+    consumers = [consumer for _, consumer in places]
+    silent = min(consumer.silent for consumer in consumers)
+    stages = list(dict.fromkeys(stage for stage, _ in places))
+    return WorkerView(name, stages, sum(consumer.held for consumer in consumers), silent)
 
 
 def of_set_aside(view: JobView, kept: bytes, due: bytes | None) -> JobView:
@@ -207,8 +241,10 @@ def of_finished(view: JobView, record: Record, following: bytes | None) -> JobVi
     )
 
 
-def dead_letter(stage: str, partition: int, letter: bytes, fields: list[bytes]) -> DeadLetter:
-    """A dead letter from its entry."""
+def dead_letter(
+    stage: str, partition: int, letter: bytes, fields: list[bytes], *, whole: bool = True
+) -> DeadLetter:
+    """A dead letter from its entry, without its payload where that is not asked for `whole`."""
     found = dict(zip(fields[::2], fields[1::2], strict=True))
     record = decode_record(found[b"record"])
     view = DeadLetter(
@@ -221,7 +257,7 @@ def dead_letter(stage: str, partition: int, letter: bytes, fields: list[bytes]) 
     )
     try:
         envelope = unseal(found[b"e"])
-        payload = msgspec.msgpack.decode(envelope.payload)
+        payload = msgspec.msgpack.decode(envelope.payload) if whole else None
     except (ValueError, RecursionError):
         return view
     return msgspec.structs.replace(view, tenant=envelope.tenant, key=envelope.key, payload=payload)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import typer.testing
 
 from api.__main__ import app
+from api.exits import exit_code
 from config import SettingsError
 from pipeline import RiachoError
 
@@ -29,5 +30,6 @@ def call(*arguments: str, env: dict[str, str], typed: str = "") -> Ended:
     error = result.exception
     if error and not isinstance(error, RiachoError | SettingsError | SystemExit):
         raise error
-    refusal = str(error) if isinstance(error, RiachoError | SettingsError) else ""
-    return Ended(result.exit_code, result.stdout, result.stderr, refusal)
+    if isinstance(error, RiachoError | SettingsError):
+        return Ended(exit_code(error), result.stdout, result.stderr, str(error))
+    return Ended(result.exit_code, result.stdout, result.stderr, "")

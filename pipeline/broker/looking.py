@@ -26,22 +26,26 @@ from pipeline.message import (
 )
 from pipeline.views import (
     FINISHED,
+    Consumer,
     Depths,
     JobView,
     ServerFacts,
     ServerInfo,
     StageAges,
     StageStatus,
+    WorkerView,
     add_up,
+    consumers_of,
     facts_of,
-    live_consumers,
     of_finished,
     of_set_aside,
     of_unfinished,
     tenant_of,
+    workers_of,
 )
 
 PINGS = 5
+MOST_WORKERS = 1000  # shown
 LETTERS = 100  # at a time: an envelope may have megabytes
 
 
@@ -166,14 +170,24 @@ class Looking(Access):
 
         A worker counts once it reads, so its stages have been prepared.
         """
+        found: dict[str, set[str]] = {stage.name: set() for stage in self.pipeline}
+        for stage, consumer in await self._consumers():
+            if consumer.silent <= silent:
+                found[stage].add(consumer.name)
+        return {stage: len(names) for stage, names in found.items()}
+
+    async def every_worker(self) -> list[WorkerView]:
+        """All workers that left a trace, whoever was heard of last first; no more than 1,000."""
+        return workers_of(await self._consumers())[:MOST_WORKERS]
+
+    async def _consumers(self) -> list[tuple[str, Consumer]]:
+        """Every worker on every stage's partition."""
         places = self._places(self.pipeline)
         streams = [self._keys.place(stage.name, partition).stream for stage, partition in places]
         replies = await self._wire.transaction([("XINFO", "CONSUMERS", stream, GROUP) for stream in streams])
-        found: dict[str, set[bytes]] = {stage.name: set() for stage in self.pipeline}
-        for (stage, _), reply in zip(places, replies, strict=True):
-            if not isinstance(reply, RedisError):  # else nobody has made the group yet
-                found[stage.name].update(live_consumers(reply, silent))
-        return {stage: len(names) for stage, names in found.items()}
+        answered = zip(places, replies, strict=True)  # with an error where nobody has made the group yet
+        told = [(stage.name, reply) for (stage, _), reply in answered if not isinstance(reply, RedisError)]
+        return [(stage, consumer) for stage, reply in told for consumer in consumers_of(reply)]
 
     async def ping(self) -> None:
         """Raise ServerUnavailable unless the server answers."""

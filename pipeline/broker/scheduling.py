@@ -9,7 +9,7 @@ import msgspec
 
 from pipeline import scripts
 from pipeline.broker.producing import Producing
-from pipeline.errors import BadInput, did_you_mean
+from pipeline.errors import BadInput, UnknownSchedule, did_you_mean
 from pipeline.message import Added, Job, JobId, now_ms
 from pipeline.schedule import Plans, Schedule, ScheduleState, checked
 from pipeline.signals import Inbox
@@ -63,7 +63,8 @@ class Scheduling(Producing):
             )
 
     async def remove_schedule(self, name: str, configured: Collection[str] = ()) -> None:
-        """Forget a schedule that was put at run time. Raises BadInput where there is none of that name."""
+        """Forget a schedule that was put at run time. Raises UnknownSchedule, and BadInput where it is the
+        configuration's."""
         keys = self._keys.schedules
         if not await self._wire.command("HEXISTS", keys.definitions, name):
             if name in configured:
@@ -75,14 +76,15 @@ class Scheduling(Producing):
         await self._change(commands)
 
     async def pause_schedule(self, name: str, configured: Collection[str] = ()) -> None:
-        """Have a schedule come no more until it is resumed. Raises BadInput where there is none of that name."""
+        """Have a schedule come no more until it is resumed. Raises UnknownSchedule."""
         await self._check_known(name, configured)
         await self._change([("SADD", self._keys.schedules.paused, name)])
 
     async def resume_schedule(
         self, name: str, configured: Collection[str] = (), *, at_ms: int | None = None
     ) -> None:
-        """Have a schedule go on; what was due while it was paused is not made up for. Raises BadInput."""
+        """Have a schedule go on; what was due while it was paused is not made up for. Raises
+        UnknownSchedule."""
         await self._check_known(name, configured)
         keys = self._keys.schedules
         places = [keys.paused, keys.version, self._keys.schedule(name)]
@@ -164,10 +166,10 @@ class Scheduling(Producing):
         ):
             raise await self._unknown_schedule(name, configured)
 
-    async def _unknown_schedule(self, name: str, configured: Collection[str]) -> BadInput:
+    async def _unknown_schedule(self, name: str, configured: Collection[str]) -> UnknownSchedule:
         put: list[bytes] = await self._wire.command("HKEYS", self._keys.schedules.definitions)
         known = [*configured, *(each.decode() for each in put)]
-        return BadInput(f"no schedule '{name[:80]}'{did_you_mean(name, known)}")
+        return UnknownSchedule(f"no schedule '{name[:80]}'{did_you_mean(name, known)}")
 
 
 def _state(found: list[bytes]) -> ScheduleState:

@@ -1,18 +1,11 @@
-"""For whoever runs the whole: start and stop stages, empty them, care for dead letters."""
+"""For whoever runs the whole: start and stop stages, empty them."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 from pipeline import scripts
 from pipeline.broker.access import MOST_PER_CALL, Access
 from pipeline.keys import GROUP
-from pipeline.message import (
-    JobId,
-)
 from pipeline.stage import Stage
-from pipeline.views import (
-    DeadLetter,
-    dead_letter,
-)
 
 
 class Steering(Access):
@@ -34,49 +27,14 @@ class Steering(Access):
     async def clear(self, stages: Iterable[Stage], *, active: bool = False) -> int:
         """Delete unfinished jobs, those with a worker only if `active`; returns how many. What is added meanwhile
         stays."""
-        deleted = 0
+        return sum([count async for count in self.clearing(stages, active=active)])
+
+    async def clearing(self, stages: Iterable[Stage], *, active: bool = False) -> AsyncGenerator[int, None]:
+        """As `clear`, step by step: how many jobs each deleted. Whoever takes no more steps leaves the rest."""
         for stage, partition in self._places(stages):
             keys = [*self._keys.place(stage.name, partition)]
             start, last = b"0", b""
             while start:
                 args = [GROUP, start, last, MOST_PER_CALL, int(active)]
                 count, start, last = await scripts.clear(self._wire, keys, args)
-                deleted += count
-        return deleted
-
-    async def dead_letters(self, stages: Iterable[Stage]) -> AsyncIterator[DeadLetter]:
-        """The dead letters of some stages, oldest first within each partition."""
-        for stage, partition in self._places(stages):
-            key, start = self._keys.dead(stage.name, partition), "-"
-            while page := await self._wire.command("XRANGE", key, start, "+", "COUNT", MOST_PER_CALL):
-                for letter, fields in page:
-                    yield dead_letter(stage.name, partition, letter, fields)
-                start = f"({page[-1][0].decode()}"
-
-    async def dead_letter(self, job: JobId) -> DeadLetter | None:
-        """A job's dead letter, in two commands however many there are; None where it has none. One that a version
-        without the index buried is found by `dead_letters` alone."""
-        self.pipeline.stage(job.stage)
-        place = (job.stage, job.partition)
-        letter = await self._wire.command("HGET", self._keys.letters(*place), job.entry)
-        found = letter and await self._wire.command("XRANGE", self._keys.dead(*place), letter, letter)
-        return dead_letter(*place, *found[0]) if found else None
-
-    async def replay(self, letter: DeadLetter) -> JobId | None:
-        """Put a dead letter back with all its tries before it; the new job's id, None where it was gone."""
-        buried = JobId.parse(letter.job_id)
-        name, partition, _ = buried
-        stage = self.pipeline.stage(name)
-        dead, letters = self._keys.dead(name, partition), self._keys.letters(name, partition)
-        keys = [*self._keys.place(name, partition), dead, letters]
-        prefix = str(JobId(name, partition, ""))
-        args = [prefix, letter.letter, buried.entry, stage.account(letter.tenant), stage.account_limit]
-        entry: bytes = await scripts.replay(self._wire, keys, args)
-        return JobId(name, partition, entry.decode()) if entry else None
-
-    async def purge(self, stages: Iterable[Stage]) -> int:
-        """Delete the dead letters of some stages for good; returns how many there were."""
-        places = [(stage.name, partition) for stage, partition in self._places(stages)]
-        keys = [(self._keys.dead(*place), self._keys.letters(*place)) for place in places]
-        replies = [await self._together([("XLEN", dead), ("DEL", dead, letters)]) for dead, letters in keys]
-        return sum(length for length, _ in replies)
+                yield count

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from api import processes
-from api.processes import CANNOT_START, SERVER_AWAY, Child, ChildFailed, ProcessTree
+from api.exits import CANNOT_START, SERVER_AWAY
+from api.processes import Child, ChildFailed, ProcessTree
 from config import load
 from tests.support import eventually
 

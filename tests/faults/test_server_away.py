@@ -10,7 +10,7 @@ import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from api.processes import SERVER_AWAY
+from api.exits import SERVER_AWAY
 from pipeline import Broker, Context, Done, Job, Pipeline
 from pipeline.embedded import EmbeddedServer
 from pipeline.errors import ServerUnavailable

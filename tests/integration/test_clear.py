@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from pipeline import Broker, Job, JobId, Pipeline, Retry, scripts
+from pipeline import Broker, Job, JobId, Pipeline, Retry, Stage, scripts
 from pipeline.errors import JobUnknown
 from pipeline.keys import Keys
 from pipeline.outcome import Settled
@@ -70,6 +70,17 @@ async def test_no_single_call_clears_more_than_the_server_can_do_in_passing(
         before = await evalsha_calls(redis)
         assert await broker.clear([one]) == 1200
         assert await evalsha_calls(redis) - before >= 3
+
+
+@pytest.mark.parametrize("delay", [0, 60])
+async def test_long_jobs_are_cleared_a_few_at_a_time(connector: Connector, redis: "Redis", delay: float) -> None:
+    one = Stage(queue="test", name="one", payload=bytes, handler=unused)
+    async with connector(Pipeline([one]))() as broker:
+        await add_all(broker, [Job(stage="one", payload=bytes(2**19), delay=delay) for _ in range(40)])
+        await broker.clear([stage("two", unused)])
+        before = await evalsha_calls(redis)
+        assert await broker.clear([one]) == 40
+        assert await evalsha_calls(redis) - before > 2, "one through what was set aside and one through the stream"
 
 
 async def test_a_job_that_runs_goes_on_unless_it_is_cleared_too(connector: Connector) -> None:

@@ -109,6 +109,18 @@ async def test_the_index_of_dead_letters_goes_with_them(
     assert not await redis.exists(key)
 
 
+async def test_purging_leaves_the_freeing_of_memory_to_the_servers_spare_time(
+    open_broker: Broker, redis: Any
+) -> None:
+    await buried(open_broker, 1)
+    before = await redis.info("commandstats")
+    await open_broker.purge(open_broker.pipeline)
+    after = await redis.info("commandstats")
+    calls = [known.get("cmdstat_unlink", {"calls": 0})["calls"] for known in (before, after)]
+    assert calls[1] - calls[0] == 2
+    assert after.get("cmdstat_del") == before.get("cmdstat_del")
+
+
 async def test_purging_deletes_those_of_the_stages_named_and_counts_them(open_broker: Broker) -> None:
     await buried(open_broker, 3)
     assert await open_broker.purge([open_broker.pipeline.stage("other")]) == 0

@@ -5,7 +5,7 @@ import pytest
 
 from api import steer
 from api.jobs import _shown
-from api.steer import named
+from api.operating import named
 from pipeline import Broker, Pipeline
 from pipeline.errors import UnknownStage
 from pipeline.views import StageStatus
