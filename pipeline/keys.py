@@ -40,7 +40,7 @@ class Place(NamedTuple):
     cancelled: str  # SET with a TTL: entries to be cancelled by whoever holds them
     flow: str  # STRING with a TTL: when the stage last refused a job, and how many it had finished by then
     held: str  # prefix of a LIST per tenant: ids of its jobs that are held back, first come first
-    job: str  # prefix of a HASH per job, with a TTL: `record`, `next`, `at`, `progress`; also a channel
+    job: str  # prefix of a HASH per job, with a TTL: `record`, `next`, `at`, `progress`, `started`; also a channel
 
 
 class ScheduleKeys(NamedTuple):
