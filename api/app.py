@@ -6,6 +6,7 @@ from api.access import Access
 from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
+from api.probes import ProbeEndpoint
 from api.problems import READ_TIMEOUT, answer_with_problems
 from api.queues import QueueEndpoints
 from api.schedules import ScheduleEndpoints, configured_schedules
@@ -24,6 +25,7 @@ def build_app(
     webhook = WhatsAppWebhook(broker, Signatures(whatsapp), whatsapp.verify_token, tenants_of(whatsapp))
     queues = QueueEndpoints(broker, notifications)
     schedules = ScheduleEndpoints(broker, configured_schedules(settings))
+    probes = ProbeEndpoint(broker, settings.worker.lease)
     health = Health(broker, settings.worker.lease if with_workers else None)
     access = Access(settings.http)
     app = web.Application(
@@ -40,6 +42,7 @@ def build_app(
             # Of two paths the one that begins with more fixed text is asked first: jobs are the line above's.
             access.needs("admin", web.post("/queue/cleanup/{task:(?!jobs$)[^/]+}", queues.clean_up)),
             access.needs("admin", web.post("/queue/retry/{job_id}", queues.retry)),
+            access.needs("admin", web.post("/queue/test", probes.test)),
             access.needs("read", web.get("/queue/status", queues.status)),
             access.needs("read", web.get("/queue/scheduled-jobs", schedules.list)),
             access.needs("read", web.get("/queue/job/{queue}/{job_id}", queues.job)),

@@ -73,6 +73,15 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     payload: Any = None
 
 
+class StageProbe(NamedTuple):
+    """How a job without work came through a stage: in how many milliseconds, or why it did not."""
+
+    queue: str
+    stage: str
+    milliseconds: float | None
+    error: str = ""
+
+
 class ServerInfo(NamedTuple):
     """What `check` learned; `warnings` are for a person, loudly."""
 

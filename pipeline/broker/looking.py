@@ -40,7 +40,7 @@ from pipeline.views import (
 )
 
 PINGS = 5
-MOST_BEFORE = 1000  # jobs that are counted before one: 0.3 ms of the server's
+MOST_BEFORE = 1000  # jobs that are counted before one: a millisecond of the server's
 LETTERS = 100  # at a time: an envelope may have megabytes
 
 
@@ -181,6 +181,9 @@ class Looking(Access):
         stage = self.pipeline.stage(job.stage)
         if not stage.keep_results:
             raise BadInput(f"{stage.full_name} keeps no results: its stage needs keep_results to be waited for")
+        return await self._end_of(job, timeout)
+
+    async def _end_of(self, job: JobId, timeout: float) -> JobView:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         async with self._signals.listen(self._keys.job(job)) as inbox:

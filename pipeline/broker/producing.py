@@ -29,6 +29,7 @@ from pipeline.message import (
     JobId,
     Refusal,
     seal,
+    seal_probe,
 )
 from pipeline.stage import Stage
 
@@ -129,6 +130,19 @@ class Producing(Access):
         if not answer:
             raise JobUnknown(f"no unfinished job {job}; nothing was cancelled")
         return "cancelled" if answer == b"cancelled" else "cancelling"
+
+    async def add_probe(self, stage: Stage, partition: int) -> JobId:
+        """A job without work. It goes on nobody's account, so no tenant's jobs hold it back, nor it theirs.
+
+        Raises StageFull or StageDraining.
+        """
+        once = [stage.name, stage.high_water, 0, 0, 0, 1, seal_probe()]
+        keys = [*self._keys.place(stage.name, partition)]
+        (reply,) = await scripts.add(self._wire, keys, [self._keys.signals, *once])
+        (added,) = _added(stage.name, partition, reply)
+        if not added.id:
+            raise _refused(stage, added.refusal)
+        return added.id
 
     def _partition(self, job: Job) -> int:
         if self.partitions == 1:

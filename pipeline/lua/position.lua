@@ -33,7 +33,7 @@ local function fresh_before(last, count)
     local found = redis.call('XRANGE', p.stream, start, last, 'COUNT', math.min(page, most - count))
     if #found == 0 then return counted(count) end
     count, page, start = count + #found, math.min(2 * page, LONGEST_PAGE), '(' .. found[#found][1]
-    for _, each in ipairs(found) do bytes = bytes + #(field_of(each[2], 'e') or '') end
+    for _, each in ipairs(found) do bytes = bytes + #each[2][2] end  -- its first field's
   end
   return {count, 1}
 end
