@@ -4,7 +4,7 @@ import msgspec
 import typer
 
 from api.console import AsJson, ask, read_settings
-from api.probes import Tested, tested
+from api.probes import TIMEOUT, Tested, tested
 
 app = typer.Typer()
 
@@ -13,7 +13,7 @@ app = typer.Typer()
 def try_stages(as_json: AsJson = False) -> None:
     """Send a job without work through every stage, and say how long it took; ends with 1 unless all came."""
     lease = read_settings().worker.lease
-    found = tested(ask(lambda broker: broker.probe(silent=lease)))
+    found = tested(ask(lambda broker: broker.probe(timeout=TIMEOUT, silent=lease)))
     if as_json:
         typer.echo(msgspec.json.encode(found))
     else:

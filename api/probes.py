@@ -9,6 +9,8 @@ from api.problems import Problem, json
 from pipeline import Broker
 from pipeline.views import StageProbe
 
+TIMEOUT = 4.5  # seconds; whoever asks has an answer within five
+
 
 class TestedStage(msgspec.Struct, omit_defaults=True):
     """How long a job without work took through a stage, or why it did not come through."""
@@ -46,7 +48,7 @@ class ProbeEndpoint:
             raise Problem(429, "Too many requests", detail, {"Retry-After": "5"})
         self._testing = True
         try:
-            return json(tested(await self._broker.probe(silent=self._lease)))
+            return json(tested(await self._broker.probe(timeout=TIMEOUT, silent=self._lease)))
         finally:
             self._testing = False
 

@@ -97,6 +97,10 @@ class Keys:
         """STRING with a TTL: the entry id first added under this dedup id."""
         return self._key(partition, "dedup", f"{stage}:{dedup}")
 
+    def request(self, name: str) -> str:
+        """STRING with a TTL: the fingerprint of what was first asked for under this name."""
+        return f"{{{self._namespace}:request:{name}}}"
+
     def schedule(self, name: str) -> str:
         """How far a schedule has come."""
         return f"{self.schedules.state}:{name}"

@@ -15,7 +15,7 @@ from pipeline.views import StageProbe
 class Probing(Producing, Looking):
     """For whoever wants to see it work."""
 
-    async def probe(self, *, timeout: float = 4.5, silent: float = 15.0) -> list[StageProbe]:
+    async def probe(self, *, timeout: float = 5.0, silent: float = 15.0) -> list[StageProbe]:
         """Send a job without work the way of all jobs, through each partition of each stage at the same time, and
         wait up to `timeout` seconds for it.
 
