@@ -19,6 +19,7 @@ from api.problems import Handler, Problem
 from config.settings import Http, Key, Scope
 from pipeline import RiachoError
 
+CALLER = web.RequestKey("caller", str)  # the name of the key it came with; '' where there are none
 PREFIX = "riacho_"  # by which scanners of repositories find a key where none should be
 CHALLENGE = 'Bearer realm="riacho"'
 
@@ -106,7 +107,9 @@ class Access:
         """Middleware. Raises Problem 401, 403, 429."""
         match = request.match_info
         if match.http_exception is None and (scope := self._scopes[match.handler]) is not None:
-            self.count(self.admit(_asking(request), scope))
+            caller = self.admit(_asking(request), scope)
+            request[CALLER] = caller if self._keys else ""
+            self.count(caller)
         return await handler(request)
 
     def count(self, caller: str) -> None:

@@ -9,6 +9,7 @@ from api.health import Health
 from api.notifying import tenants_of
 from api.operating import OperatingEndpoints
 from api.pressure import PressureEndpoints
+from api.probes import ProbeEndpoint
 from api.problems import READ_TIMEOUT, answer_with_problems
 from api.queues import QueueEndpoints
 from api.schedules import ScheduleEndpoints, configured_schedules
@@ -29,6 +30,7 @@ def build_app(
     queues = QueueEndpoints(broker, notifications)
     operating = OperatingEndpoints(broker)
     schedules = ScheduleEndpoints(broker, configured_schedules(settings))
+    probes = ProbeEndpoint(broker, settings.worker.lease)
     health = Health(broker, settings.worker.lease if with_workers else None)
     watch = Watch(broker, settings.worker.lease)
     pressure = PressureEndpoints(watch)
@@ -50,6 +52,7 @@ def build_app(
             access.needs("admin", web.post("/queue/cleanup/{task:(?!jobs$)[^/]+}", queues.clean_up)),
             access.needs("admin", web.post("/queue/retry/{job_id}", queues.retry)),
             access.needs("read", web.get("/queue/status", pressure.status)),
+            access.needs("admin", web.post("/queue/test", probes.test)),
             access.needs("read", web.get("/queue/scheduled-jobs", schedules.list)),
             access.needs("admin", web.post("/queue/schedule/{name}/run", schedules.run)),
             access.needs("admin", web.post("/queue/schedule/{name}/pause", schedules.pause)),

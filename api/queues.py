@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.idempotency import add_once
 from api.problems import Problem, json, problem_of, problem_of_refusal, read_body
 from pipeline import Broker, Job, JobId, Pipeline, RiachoError, Stage
 from pipeline.errors import BadPayload
@@ -70,32 +71,34 @@ class QueueEndpoints:
         self._broker.pipeline.queue(queue)
         asked = _decode(await read_body(request))
         if isinstance(asked, JobRequest):
-            return await self._take_one(queue, asked)
-        answers = await self._take(queue, asked)
+            return await self._take_one(request, queue, asked)
+        answers, headers = await self._take(request, queue, asked)
         refused = [answer for answer in answers if isinstance(answer, Problem)]
         if refused and len(refused) == len(answers):
             raise refused[0]
         spelled_out = [answer.as_dict() if isinstance(answer, Problem) else answer for answer in answers]
-        return json(spelled_out, status=202)
+        return json(spelled_out, status=202, headers=headers)
 
-    async def _take_one(self, queue: str, asked: JobRequest) -> web.Response:
-        (answer,) = await self._take(queue, [asked])
+    async def _take_one(self, request: web.Request, queue: str, asked: JobRequest) -> web.Response:
+        (answer,), headers = await self._take(request, queue, [asked])
         if isinstance(answer, Problem):
             raise answer
-        return json(answer, status=202)
+        return json(answer, status=202, headers=headers)
 
-    async def _take(self, queue: str, asked: list[JobRequest]) -> list[Accepted | Problem]:
+    async def _take(
+        self, request: web.Request, queue: str, asked: list[JobRequest]
+    ) -> tuple[list[Accepted | Problem], dict[str, str]]:
         answers: list[Accepted | Problem | None] = [None] * len(asked)
         jobs: dict[int, Job] = {}
-        for index, request in enumerate(asked):
+        for index, one in enumerate(asked):
             try:
-                jobs[index] = job_of(self._broker.pipeline, queue, request)
+                jobs[index] = job_of(self._broker.pipeline, queue, one)
             except RiachoError as error:
                 answers[index] = problem_of(error)
-        added = await self._broker.add(list(jobs.values()))
+        added, headers = await add_once(self._broker, request, jobs)
         for index, answer in zip(jobs, added, strict=True):
             answers[index] = _answer(self._broker.pipeline.stage(jobs[index].stage), answer)
-        return [answer for answer in answers if answer is not None]
+        return [answer for answer in answers if answer is not None], headers
 
     async def enqueue_cleanup(self, request: web.Request) -> web.Response:
         """POST /queue/cleanup/jobs: as `enqueue`, and not for everybody, as these jobs delete."""
@@ -105,7 +108,7 @@ class QueueEndpoints:
         """POST /queue/cleanup/{task}: one of the chores now; the body, if there is one, is its payload."""
         task, body = request.match_info["task"], await read_body(request) or b"{}"
         check_fields(self._broker.pipeline.find("cleanup", task), _payload(body))
-        return await self._take_one("cleanup", JobRequest(task, msgspec.Raw(body)))
+        return await self._take_one(request, "cleanup", JobRequest(task, msgspec.Raw(body)))
 
     async def retry(self, request: web.Request) -> web.Response:
         """POST /queue/retry/{jobId}: put a dead letter back to work, as a new job."""

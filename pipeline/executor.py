@@ -15,7 +15,7 @@ from pipeline import telemetry
 from pipeline.broker import Broker
 from pipeline.errors import BadInput, Permanent, RetryLater, ServerUnavailable
 from pipeline.keys import tokens_of
-from pipeline.message import Delivery, Envelope, Job, opener, seal
+from pipeline.message import Delivery, Envelope, IsProbe, Job, opener, seal
 from pipeline.outcome import Bury, Done, Ending, Forward, Outcome, Retry, Settled, Throttled
 from pipeline.retry import RetryPolicy
 from pipeline.stage import Context, RateLimit, Stage
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 ERROR_LIMIT = 500  # characters of an exception kept with the job
 RESULT_LIMIT = 1_048_576  # bytes of a result: it lies in Redis' memory
+KEEP_PROBES = 60.0  # seconds that whoever sent a probe has to learn that it came through
 LONGEST_WAIT = 366 * 86_400.0  # seconds before another try
 
 STALE = 250.0  # ms after its time that a token is still good, where they come more often than that
@@ -31,6 +32,7 @@ STALE = 250.0  # ms after its time that a token is still good, where they come m
 NIL = msgspec.Raw(b"\xc0")
 NOTHING = Settled(NIL)  # most jobs end in it
 CANCELLED = Settled(NIL, cancelled=True)
+PROBED = Settled(NIL, keep=KEEP_PROBES)
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -111,6 +113,7 @@ class Executor:
     async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
         slot.delivery = delivery
         slot.begin(envelope.timeout or stage.timeout)
+        delivery.started = slot.started
         try:
             returned = await stage.handler(self._context(delivery, envelope), envelope.payload)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and must not end its slot
@@ -144,6 +147,8 @@ class Executor:
         self, stage: Stage, deliveries: list[Delivery], envelopes: dict[int, Envelope[Any]], slot: Slot
     ) -> Sequence[Any]:
         slot.begin(max(envelope.timeout or stage.timeout for envelope in envelopes.values()))
+        for delivery, envelope in zip(deliveries, envelopes.values(), strict=True):
+            delivery.started, delivery.trace = slot.started, envelope.trace
         with telemetry.process_batch(stage, list(envelopes.values()), enabled=self._traced):
             contexts = [
                 self._context(delivery, envelope)
@@ -169,9 +174,12 @@ class Executor:
             return CANCELLED
         try:
             envelope = self._open[stage.name](delivery.body)
+        except IsProbe:  # before it takes a token, which a message would wait for
+            return PROBED
         except (ValueError, RecursionError) as error:
             return Bury(f"cannot be read: {error}")
         if delivery.attempt > (envelope.retry or stage.retry).attempts:
+            delivery.trace = envelope.trace
             poison = Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
             return self._buried(stage, delivery, envelope, poison)
         return envelope

@@ -43,7 +43,7 @@ class Place(NamedTuple):
     cancelled: str  # SET with a TTL: entries to be cancelled by whoever holds them
     flow: str  # STRING with a TTL: when the stage last refused a job, and how many it had finished by then
     held: str  # prefix of a LIST per tenant: ids of its jobs that are held back, first come first
-    job: str  # prefix of a HASH per job, with a TTL: `record`, `next`, `at`, `progress`; also a channel
+    job: str  # prefix of a HASH per job, with a TTL: `record`, `next`, `at`, `progress`, `started`; also a channel
 
 
 class ScheduleKeys(NamedTuple):
@@ -99,6 +99,10 @@ class Keys:
     def dedup(self, stage: str, partition: int, dedup: str) -> str:
         """STRING with a TTL: the entry id first added under this dedup id."""
         return self._key(partition, "dedup", f"{stage}:{dedup}")
+
+    def request(self, name: str) -> str:
+        """STRING with a TTL: the fingerprint of what was first asked for under this name."""
+        return f"{{{self._namespace}:request:{name}}}"
 
     def schedule(self, name: str) -> str:
         """How far a schedule has come."""

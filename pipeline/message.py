@@ -11,7 +11,11 @@ from pipeline.errors import BadJobId
 from pipeline.retry import RetryPolicy
 
 WIRE_VERSION = 1
+# Of an envelope without work in it. A worker that knows no probes buries it unread. A field in its place it would
+# overlook, and run its handler; and every waiting job would have to carry that.
+PROBE_VERSION = 0
 
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*", re.ASCII)
 JOB_ID = re.compile(r"([^.]{1,200})\.(\d{1,5})\.(\d{1,20})-(\d{1,20})", re.ASCII)
 
 State = Literal["delayed", "waiting", "active", "retrying", "completed", "failed", "cancelled"]
@@ -80,7 +84,8 @@ class Delivery(msgspec.Struct, gc=False):
     `attempt` counts deliveries, this one included. `origin` is the id of a job that got one before it was in the
     stream; `since` is the consumer it was taken from, `late_ms` after it was due. `trace` is the traceparent of
     the try, once it ran; `parked` says that it ended in another try later, `unwanted` that somebody cancelled it.
-    `taken` is when this worker got it, on the monotonic clock; 0 where nobody noted that.
+    `taken` is when this worker got it, `started` when it last ran it, on the monotonic clock; 0 where nobody noted
+    that.
     """
 
     stage: str
@@ -95,6 +100,7 @@ class Delivery(msgspec.Struct, gc=False):
     parked: bool = False
     unwanted: bool = False
     taken: float = 0.0
+    started: float = 0.0
 
     @property
     def id(self) -> JobId:
@@ -107,7 +113,8 @@ class Delivery(msgspec.Struct, gc=False):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is remembered of a job outside its entry: its last failure, or how it ended."""
+    """What is remembered of a job outside its entry: its last failure, or how it ended. `started_ms` is when its
+    last try began, `trace_id` the W3C trace it was part of; 0 and '' where that is not known."""
 
     state: State
     attempt: int
@@ -115,6 +122,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: Any = None
     reason: str = ""
     error: str = ""
+    started_ms: int = 0
+    trace_id: str = ""
 
 
 class Refusal(NamedTuple):
@@ -149,19 +158,35 @@ def seal(job: Job, trace: str = "") -> bytes:
     )
 
 
+class IsProbe(ValueError):
+    """An envelope without work in it."""
+
+
+def seal_probe() -> bytes:
+    """The envelope of a job without work: every stage takes it, and none runs its handler for it."""
+    return _encode(Envelope(PROBE_VERSION, None, "", "", now_ms()))
+
+
+def trace_id_of(traceparent: str) -> str:
+    """The trace of a W3C traceparent, 32 hexadecimal digits; empty where that is none."""
+    found = TRACEPARENT.fullmatch(traceparent)
+    return found[1] if found else ""
+
+
 def unseal(body: bytes) -> Envelope[msgspec.Raw]:
     """Read an envelope, its payload left as it is. Raises ValueError saying what is wrong with the bytes."""
     try:
         envelope = _decode(body)
     except (ValueError, RecursionError) as error:  # bad UTF-8 in a string is no DecodeError
         raise ValueError(f"not an envelope: {error}") from None
-    if envelope.version != WIRE_VERSION:
+    if envelope.version not in (WIRE_VERSION, PROBE_VERSION):
         raise ValueError(f"envelope version {envelope.version}; this worker reads version {WIRE_VERSION}")
     return envelope
 
 
 def opener(payload: type[P]) -> Callable[[bytes], Envelope[P]]:
-    """Makes a reader of envelopes with payloads of this type, in one go. It raises ValueError as `unseal` does."""
+    """Makes a reader of envelopes with payloads of this type, in one go. It raises ValueError as `unseal` does,
+    and IsProbe."""
     decode = msgspec.msgpack.Decoder(Envelope[payload]).decode  # type: ignore[valid-type]
     decode_payload = msgspec.msgpack.Decoder(payload).decode
 
@@ -169,10 +194,18 @@ def opener(payload: type[P]) -> Callable[[bytes], Envelope[P]]:
         try:
             envelope = decode(body)
         except (ValueError, RecursionError):
-            decode_payload(unseal(body).payload)  # says more exactly what is wrong
+            decode_payload(_payload(body))  # says more exactly what is wrong
             raise
         if envelope.version != WIRE_VERSION:
-            unseal(body)
+            _payload(body)
         return envelope
 
     return read
+
+
+def _payload(body: bytes) -> msgspec.Raw:
+    """Raises IsProbe where there is none, and what `unseal` raises."""
+    envelope = unseal(body)
+    if envelope.version == PROBE_VERSION:
+        raise IsProbe
+    return envelope.payload

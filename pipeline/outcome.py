@@ -46,11 +46,13 @@ Outcome = Done | Retry | Bury
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
-    """`Done`, ready to be written, its result in MessagePack. Or the end of a job that somebody cancelled."""
+    """`Done`, ready to be written, its result in MessagePack. Or the end of a job that somebody cancelled. `keep`
+    is for how many seconds it is remembered, whatever its stage keeps."""
 
     result: msgspec.Raw
     forwards: tuple[Forward, ...] = ()
     cancelled: bool = False
+    keep: float = 0.0
 
 
 # What the executor gives to the settler.

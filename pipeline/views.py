@@ -7,7 +7,7 @@ import msgspec
 
 from pipeline.backpressure import most_memory
 from pipeline.keys import RETRYING, rests
-from pipeline.message import JobId, Record, State, decode_record, unseal
+from pipeline.message import Envelope, JobId, Record, State, decode_record, trace_id_of, unseal
 
 FINISHED: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
 # What INFO says "ok" of while the server can write to its disk.
@@ -16,7 +16,12 @@ WRITES = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A job as it is shown. Times are ms since the epoch; `progress` is per cent, as its handler reported it,
-    `doing` what an active one is at; `next` are the jobs it was handed on to."""
+    `doing` what an active one is at; `next` are the jobs it was handed on to.
+
+    `position` is how many jobs of its partition come before a waiting one and are with no worker; so many at least
+    where it says `position_at_least`. `started_at` is when its last try began; it is missing where that is not
+    known, as of an active one in its first seconds, or of one that was lost with its worker.
+    `trace_id` is the W3C trace it is part of."""
 
     job_id: str
     queue: str
@@ -27,11 +32,15 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     doing: str = ""
     tenant: str = ""
     enqueued_at: int | None = None
+    position: int | None = None
+    position_at_least: bool = False
     due_at: int | None = None
+    started_at: int | None = None
     ended_at: int | None = None
     result: Any = None
     reason: str = ""
     error: str = ""
+    trace_id: str = ""
     next: list[str] = []
 
 
@@ -72,6 +81,15 @@ class WorkerView(msgspec.Struct, frozen=True, rename="camel"):
     stages: list[str]
     active: int
     silent_seconds: float
+
+
+class StageProbe(NamedTuple):
+    """How a job without work came through a stage: in how many milliseconds, or why it did not."""
+
+    queue: str
+    stage: str
+    milliseconds: float | None
+    error: str = ""
 
 
 class ServerInfo(NamedTuple):
@@ -202,26 +220,43 @@ def of_set_aside(view: JobView, kept: bytes, due: bytes | None) -> JobView:
         view,
         state="delayed" if due else "waiting",
         due_at=int(float(due)) if due else None,
-        tenant=envelope.tenant,
-        enqueued_at=envelope.enqueued_ms,
+        **_sent(envelope),
     )
 
 
-def of_unfinished(view: JobView, body: bytes, pending: Any, record: Record | None) -> JobView:
-    """A job whose entry is there: its bytes, what XPENDING says of it, its last failure if it had one."""
+def _sent(envelope: Envelope[msgspec.Raw]) -> dict[str, Any]:
+    """What is shown of an envelope."""
+    return {
+        "tenant": envelope.tenant,
+        "enqueued_at": envelope.enqueued_ms,
+        "trace_id": trace_id_of(envelope.trace),
+    }
+
+
+def of_unfinished(
+    view: JobView, body: bytes, pending: Any, record: Record | None, started: bytes | None
+) -> JobView:
+    """A job whose entry is there: its bytes, what XPENDING says of it, its last failure if it had one, and when a
+    try began, as its worker noted it (renew.lua)."""
     changes: dict[str, Any] = {}
+    if record:
+        changes = {"error": record.error, "started_at": record.started_ms or None}
     if pending:
         _, consumer, _, attempt = pending[0]
         state = "retrying" if consumer == RETRYING else "waiting" if rests(consumer) else "active"
-        changes = {"state": state, "attempt": attempt}
-    if record:
-        changes["error"] = record.error
+        changes |= {"state": state, "attempt": attempt}
+        if state == "active":
+            changes["started_at"] = _began(started, b"%b %d" % (consumer, attempt))
     try:
-        envelope = unseal(body)
-        changes |= {"tenant": envelope.tenant, "enqueued_at": envelope.enqueued_ms}
+        changes |= _sent(unseal(body))
     except ValueError as error:
         changes["error"] = str(error)
     return msgspec.structs.replace(view, **changes)
+
+
+def _began(started: bytes | None, of_try: bytes) -> int | None:
+    noted, _, at = (started or b"").rpartition(b" ")
+    return int(at) if noted == of_try else None
 
 
 def of_finished(view: JobView, record: Record, following: bytes | None) -> JobView:
@@ -233,7 +268,9 @@ def of_finished(view: JobView, record: Record, following: bytes | None) -> JobVi
         state=record.state,
         attempt=record.attempt,
         progress=100 if record.state == "completed" else view.progress,
+        started_at=record.started_ms or None,
         ended_at=record.at_ms,
+        trace_id=record.trace_id,
         result=record.result,
         reason=record.reason,
         error=record.error,

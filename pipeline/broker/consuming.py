@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline import scripts
 from pipeline.broker.access import MOST_PER_CALL, Access, body_of, chunks
@@ -13,8 +13,10 @@ from pipeline.message import (
     Delivery,
     JobId,
     Record,
+    State,
     encode_record,
     now_ms,
+    trace_id_of,
 )
 from pipeline.outcome import Bury, Forward, Settled, Throttled
 from pipeline.outcome import Retry as RetryOutcome
@@ -23,6 +25,7 @@ from pipeline.stage import RateLimit, Stage
 
 # How long failures and burials stay visible in a job look-up, where the stage keeps no results itself.
 FAILURE_TTL = 7 * 86_400.0
+WORTH_NOTING = 500  # ms that a job runs
 
 
 class Reclaimed(NamedTuple):
@@ -92,13 +95,14 @@ class Consuming(Access):
         return Reclaimed(deliveries, due_in / 1000 if due_in >= 0 else None)
 
     async def renew(self, stage: str, partition: int, consumer: str, held: Sequence[Delivery]) -> Renewal:
-        """Reset the idle time of entries held, and note for how long the oldest has been."""
+        """Reset the idle time of entries held; note for how long the oldest has been, and when those began that
+        run for half a second."""
         renewal = Renewal([], [])
         keys = [*self._keys.place(stage, partition), self._keys.held_longest(stage, partition)]
         oldest_first = sorted(held, key=lambda delivery: delivery.taken)
         age = _held_for(oldest_first[0]) if held else -1
         for chunk in chunks(oldest_first):
-            args = [arg for delivery in chunk for arg in (delivery.entry, delivery.attempt)]
+            args = [arg for delivery in chunk for arg in _running(delivery)]
             lost, unwanted = await scripts.renew(self._wire, keys, [GROUP, consumer, age, *args])
             age = -1
             renewal.lost.extend(lost)
@@ -140,7 +144,7 @@ class Consuming(Access):
         leaves_traces = bool(stage.keep_results or stage.account_limit)
         for delivery, settled in done:
             # A job that failed before has a record saying so, which must not outlive the success.
-            if leaves_traces or delivery.since or settled.forwards or settled.cancelled:
+            if leaves_traces or delivery.since or settled.forwards or settled.cancelled or settled.keep:
                 rest.append((delivery, settled))
             else:
                 plain.append(delivery.entry)
@@ -175,7 +179,7 @@ class Consuming(Access):
         """Park failed entries until their backoff is over; False where one is no longer ours."""
         args: list[Any] = []
         for delivery, outcome in failed:
-            record = Record(state="retrying", attempt=delivery.attempt, at_ms=now_ms(), error=outcome.error)
+            record = _record_of(delivery, "retrying", error=outcome.error)
             attempts = delivery.attempt - (not outcome.counts)
             args += delivery.entry, delivery.attempt, int(outcome.after * 1000), attempts
             args += delivery.job, encode_record(record), int(FAILURE_TTL * 1000)
@@ -214,13 +218,7 @@ class Consuming(Access):
         args: list[Any] = [GROUP, consumer, stage.account_limit, int(FAILURE_TTL * 1000), self._keys.signals]
         args += self._about(targets, partition)
         for delivery, outcome in dead:
-            record = Record(
-                state="failed",
-                attempt=delivery.attempt,
-                at_ms=now_ms(),
-                reason=outcome.reason,
-                error=outcome.error,
-            )
+            record = _record_of(delivery, "failed", reason=outcome.reason, error=outcome.error)
             args += delivery.entry, delivery.attempt, delivery.job, delivery.body, encode_record(record)
             args += _forwarded(outcome.forwards, targets)
         places = [key for name in (stage.name, *targets) for key in self._keys.place(name, partition)]
@@ -231,6 +229,12 @@ class Consuming(Access):
 def _held_for(delivery: Delivery) -> int:
     """Milliseconds; -1 where that is not known."""
     return int((time.monotonic() - delivery.taken) * 1000) if delivery.taken else -1
+
+
+def _running(delivery: Delivery) -> tuple[bytes, int, bytes, int]:
+    """What a renewal says of an entry: for how long it runs where it is worth noting, as most do not for long."""
+    runs = int((time.monotonic() - delivery.started) * 1000) if delivery.started else -1
+    return delivery.entry, delivery.attempt, delivery.job, runs if runs >= WORTH_NOTING else -1
 
 
 def _targets(all_forwards: Iterable[Sequence[Forward]]) -> dict[str, int]:
@@ -248,11 +252,18 @@ def _forwarded(forwards: Sequence[Forward], targets: Mapping[str, int]) -> Itera
 def _record(stage: Stage, delivery: Delivery, settled: Settled) -> tuple[bytes, int]:
     """What to remember of a finished job, and for how many ms."""
     failed_before = delivery.attempt > 1 or delivery.since == RETRYING  # the try may not have counted
-    if not (stage.keep_results or failed_before or settled.cancelled):
+    if not (stage.keep_results or failed_before or settled.cancelled or settled.keep):
         return b"", 0
-    state: Literal["cancelled", "completed"] = "cancelled" if settled.cancelled else "completed"
-    record = Record(state=state, attempt=delivery.attempt, at_ms=now_ms(), result=settled.result)
-    return encode_record(record), int((stage.keep_results or FAILURE_TTL) * 1000)
+    record = _record_of(delivery, "cancelled" if settled.cancelled else "completed", result=settled.result)
+    return encode_record(record), int((settled.keep or stage.keep_results or FAILURE_TTL) * 1000)
+
+
+def _record_of(delivery: Delivery, state: State, **about: Any) -> Record:
+    """What to remember of a try that is over."""
+    now = now_ms()
+    began = now - int((time.monotonic() - delivery.started) * 1000) if delivery.started else 0
+    trace_id = trace_id_of(delivery.trace) if delivery.trace else ""
+    return Record(state=state, attempt=delivery.attempt, at_ms=now, started_ms=began, trace_id=trace_id, **about)
 
 
 def _delivery(

@@ -46,6 +46,7 @@ from pipeline.views import (
 
 PINGS = 5
 MOST_WORKERS = 1000  # shown
+MOST_BEFORE = 1000  # jobs that are counted before one: a millisecond of the server's
 LETTERS = 100  # at a time: an envelope may have megabytes
 
 
@@ -89,33 +90,48 @@ class Looking(Access):
 
     async def look(self, job: JobId) -> JobView | None:
         """A job's state, or None where it is unknown or finished and no longer remembered."""
+        view, entry = await self._state(job)
+        if view and view.state == "waiting":
+            return await self._with_position(view, job, entry)
+        return view
+
+    async def _with_position(self, view: JobView, job: JobId, entry: str) -> JobView:
+        args = [GROUP, entry, job.entry, MOST_BEFORE]
+        found = await scripts.position(self._wire, [*self._keys.place(job.stage, job.partition)], args)
+        if not found:
+            return view  # somebody was given it meanwhile
+        count, more = found
+        return msgspec.structs.replace(view, position=count, position_at_least=bool(more))
+
+    async def _state(self, job: JobId) -> tuple[JobView | None, str]:
+        """A job without its position, and where its entry is, if it has one."""
         stage = self.pipeline.stage(job.stage)
         view = JobView(job_id=str(job), queue=stage.queue, stage=stage.name, state="waiting")
         place = self._keys.place(job.stage, job.partition)
-        entry: Any = job.entry
+        entry = job.entry
         while True:
             found, pending, remembered, later, due = await self._together(
                 [
                     ("XRANGE", place.stream, entry, entry),
                     ("XPENDING", place.stream, GROUP, entry, entry, 1),
-                    ("HMGET", place.job + job.entry, "record", "next", "progress", "at"),
+                    ("HMGET", place.job + job.entry, "record", "next", "progress", "at", "started"),
                     ("HGET", place.later, job.entry),
                     ("ZSCORE", place.delays, job.entry),
                 ]
             )
-            written, following, progress, at = remembered
+            written, following, progress, at, started = remembered
             record = decode_record(written) if written else None
             percent, _, doing = (progress or b"0").decode().partition(" ")
             view = msgspec.structs.replace(view, progress=int(percent))
             if found:
-                view = of_unfinished(view, body_of(found[0][1]), pending, record)
-                return msgspec.structs.replace(view, doing=doing) if view.state == "active" else view
+                view = of_unfinished(view, body_of(found[0][1]), pending, record, started)
+                return (msgspec.structs.replace(view, doing=doing) if view.state == "active" else view), entry
             if later:
-                return of_set_aside(view, later, due)
-            if at and at != entry:
-                entry = at  # it was not in the stream yet when it got its id
+                return of_set_aside(view, later, due), entry
+            if at and at.decode() != entry:
+                entry = at.decode()  # it was not in the stream yet when it got its id
                 continue
-            return of_finished(view, record, following) if record else None
+            return (of_finished(view, record, following) if record else None), entry
 
     async def check(self) -> ServerInfo:
         """Ask the server what it is. Raises ServerUnavailable or ServerUnsuitable (too old)."""
@@ -201,11 +217,14 @@ class Looking(Access):
         stage = self.pipeline.stage(job.stage)
         if not stage.keep_results:
             raise BadInput(f"{stage.full_name} keeps no results: its stage needs keep_results to be waited for")
+        return await self._end_of(job, timeout)
+
+    async def _end_of(self, job: JobId, timeout: float) -> JobView:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         async with self._signals.listen(self._keys.job(job)) as inbox:
             while (left := deadline - loop.time()) > 0:
-                view = await self.look(job)
+                view, _ = await self._state(job)
                 if view is None:
                     raise JobUnknown(f"no job {job}: it never was, or it is finished and no longer remembered")
                 if view.state in FINISHED:

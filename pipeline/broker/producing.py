@@ -29,6 +29,7 @@ from pipeline.message import (
     JobId,
     Refusal,
     seal,
+    seal_probe,
 )
 from pipeline.stage import Stage
 
@@ -143,6 +144,28 @@ class Producing(Access):
         if not answer:
             raise JobUnknown(f"no unfinished job {job}; nothing was cancelled")
         return "cancelled" if answer == b"cancelled" else "cancelling"
+
+    async def first_asked(self, name: str, fingerprint: str, keep: float) -> str:
+        """The fingerprint of what was first asked for under `name`, '' where nothing was: then it is this one, for
+        `keep` seconds. One step, so of several at a time one is the first."""
+        if await self._memory.refusal():
+            return ""  # nothing is taken in either
+        key, ttl = self._keys.request(name), int(keep * 1000)
+        known: bytes | None = await self._wire.command("SET", key, fingerprint, "NX", "GET", "PX", ttl)
+        return known.decode() if known else ""
+
+    async def add_probe(self, stage: Stage, partition: int) -> JobId:
+        """A job without work. It goes on nobody's account, so no tenant's jobs hold it back, nor it theirs.
+
+        Raises StageFull or StageDraining.
+        """
+        once = [stage.name, stage.high_water, stage.low_water, 0, 0, 0, 1, seal_probe()]
+        keys = [*self._keys.place(stage.name, partition)]
+        (reply,) = await scripts.add(self._wire, keys, [self._keys.signals, *once])
+        (added,) = _added(stage.name, partition, reply)
+        if not added.id:
+            raise _refused(stage, added.refusal)
+        return added.id
 
     def _partition(self, job: Job) -> int:
         if self.partitions == 1:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from pipeline import Broker, Bury, Context, Done, Job, Permanent, Pipeline, Retry, RetryLater, RetryPolicy
-from pipeline.executor import Executor, Slot
-from pipeline.message import Delivery, seal, unseal
+from pipeline.executor import PROBED, Executor, Slot
+from pipeline.message import Delivery, seal, seal_probe, unseal
 from pipeline.outcome import Ending, Settled
 from pipeline.services.ticker import every
 from pipeline.stage import Handler
@@ -247,3 +247,8 @@ async def test_what_cannot_be_read_is_buried_with_the_reason(body: bytes) -> Non
     found = await outcome(handle, body=body)
     assert isinstance(found, Bury)
     assert found.reason.startswith("cannot be read: ")
+
+
+async def test_a_probe_ends_without_its_handler_however_often_it_was_delivered() -> None:
+    assert await outcome(unused, body=seal_probe()) is PROBED
+    assert await outcome(unused, body=seal_probe(), attempt=99) is PROBED

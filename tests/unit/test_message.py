@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline import Job, JobId
 from pipeline.errors import BadJobId
-from pipeline.message import seal, unseal
+from pipeline.message import IsProbe, opener, seal, seal_probe, trace_id_of, unseal
 
 pytestmark = pytest.mark.unit
 
@@ -53,3 +53,25 @@ def test_another_wire_version_is_refused() -> None:
     fields = msgspec.msgpack.decode(seal(Job(stage="any", payload=1)))
     with pytest.raises(ValueError, match="version 2"):
         unseal(msgspec.msgpack.encode([2, *fields[1:]]))
+
+
+@pytest.mark.parametrize("payload", [dict, object, type(None)])
+def test_a_probe_is_no_job_whatever_its_stage_takes(payload: type) -> None:
+    with pytest.raises(IsProbe):
+        opener(payload)(seal_probe())
+
+
+def test_a_probe_is_of_a_version_that_workers_without_probes_have_never_read() -> None:
+    version, payload, *_ = msgspec.msgpack.decode(seal_probe())
+    assert (version, payload) == (0, None), "not 1, the one that they ran handlers for"
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "expected"),
+    [(f"00-{TRACE}-b7ad6b7169203331-01", TRACE), ("", ""), ("00-aa-bb-01", ""), (f"00-{TRACE}", "")],
+)
+def test_a_trace_id_is_that_of_a_traceparent(traceparent: str, expected: str) -> None:
+    assert trace_id_of(traceparent) == expected
