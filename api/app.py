@@ -6,6 +6,7 @@ from api.access import Access
 from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
+from api.page import Page, PageSettings
 from api.problems import READ_TIMEOUT, answer_with_problems
 from api.queues import QueueEndpoints
 from api.schedules import ScheduleEndpoints, configured_schedules
@@ -25,6 +26,7 @@ def build_app(
     queues = QueueEndpoints(broker, notifications)
     schedules = ScheduleEndpoints(broker, configured_schedules(settings))
     health = Health(broker, settings.worker.lease if with_workers else None)
+    page = Page(PageSettings(settings.http.trace_url))
     access = Access(settings.http)
     app = web.Application(
         middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
@@ -43,6 +45,8 @@ def build_app(
             access.needs("read", web.get("/queue/status", queues.status)),
             access.needs("read", web.get("/queue/scheduled-jobs", schedules.list)),
             access.needs("read", web.get("/queue/job/{queue}/{job_id}", queues.job)),
+            access.free(web.get("/", page.index)),
+            access.free(web.get("/page/{file}", page.file)),
             access.free(web.get("/healthz", health.alive)),
             access.free(web.get("/readyz", health.ready)),
         ]
