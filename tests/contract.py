@@ -18,6 +18,7 @@ STAGES = {
     "notification": ["send-vendor", "send-client", "fallback", "alert", "receipt"],
     "cleanup": ["tts-cache", "conversations", "logs", "stats", "health"],
 }
+STATES = ["ok", "throttling", "shedding"]
 RATES = {"in1m": 0.0, "in5m": 0.0, "out1m": 0.0, "out5m": 0.0}
 DEPTHS = {"waiting": 0, "delayed": 0, "active": 0, "retrying": 0, "dead": 0}
 
@@ -27,6 +28,11 @@ def stage(queue: str, name: str, **other: Any) -> Answers:
     steered = {"paused": False, "draining": False, "oldestWaiting": None}
     works = {"workers": 1, "slots": 5, "utilisation": 0.0, "drainSeconds": 0.0, "highWater": 100_000}
     return {"queue": queue, "stage": name, "state": "ok"} | DEPTHS | RATES | steered | works | other
+
+
+def worst(parts: list[Answers]) -> str:
+    """The worst state among them."""
+    return STATES[max(STATES.index(part["state"]) for part in parts)]
 
 
 def letter(number: int, **other: Any) -> Answers:
@@ -96,12 +102,12 @@ class Service:
         if self.away:
             raise Problem(503, "Service unavailable", "The queue's server does not answer.")
         queues = [self._queue(queue, names) for queue, names in STAGES.items()]
-        return web.json_response({"state": "ok", "memory": 0.12, "at": 0, "queues": queues})
+        return web.json_response({"state": worst(queues), "memory": 0.12, "at": 0, "queues": queues})
 
     def _queue(self, queue: str, names: list[str]) -> Answers:
         stages = [stage(queue, name, **self.stages.get(name, {})) for name in names]
         sums = {name: sum(each[name] for each in stages) for name in [*DEPTHS, *RATES]}
-        return {"queue": queue, "state": "ok", "drainSeconds": 0.0, "stages": stages} | sums
+        return {"queue": queue, "state": worst(stages), "drainSeconds": 0.0, "stages": stages} | sums
 
     async def dead(self, request: web.Request) -> web.Response:
         after, limit = request.query.get("after", ""), int(request.query["limit"])

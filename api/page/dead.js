@@ -177,7 +177,11 @@ async function replayUnlessGone(letter) {
 async function eachOf(items, work) {
   const left = [...items];
   const hand = async () => {
-    for (let item = left.shift(); item; item = left.shift()) await work(item);
+    try {
+      for (let item = left.shift(); item; item = left.shift()) await work(item);
+    } finally {
+      left.length = 0; // where one could not be done, the others stop, too
+    }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, hand));
 }

@@ -1,6 +1,6 @@
 // One job: found by its id, and watched until it has ended.
-import { queueOfStage } from "./board.js";
-import { byId, el } from "./dom.js";
+import { knownStages, queueOfStage } from "./board.js";
+import { byId, el, say } from "./dom.js";
 import { get, post, Refused, url } from "./http.js";
 import { Loop } from "./loop.js";
 import { action, inWords } from "./talk.js";
@@ -81,7 +81,7 @@ async function look() {
   const id = wanted;
   if (!id || (job && ENDED.has(job.state))) return;
   try {
-    const found = await get(url`/queue/job/${await queueOf(id)}/${id}`);
+    const found = await ask(id);
     if (id === wanted) [job, failure] = [found, ""];
   } catch (error) {
     if (id === wanted) [job, failure] = [error instanceof Refused ? null : job, inWords(error)];
@@ -90,15 +90,19 @@ async function look() {
 }
 
 // An id says its stage, and the figures say whose that is.
-async function queueOf(id) {
+async function ask(id) {
   await stagesKnown;
-  return queueOfStage(id.split(".")[0]) ?? "-";
+  const [stage] = id.split(".");
+  const queue = queueOfStage(stage);
+  if (!queue && knownStages().length) throw new Refused(404, { detail: t("job.noStage", { stage }) }, "");
+  return get(url`/queue/job/${queue ?? "-"}/${id}`);
 }
 
 function show() {
   const now = JSON.stringify([wanted, job, failure]);
   if (now === shown || !wanted) return;
   shown = now;
+  say(byId("job-said"), job ? t("job.said", { job: job.jobId, state: known("jobstate", job.state) }) : failure);
   const focused = document.activeElement?.dataset?.part;
   byId("job").replaceChildren(...(job ? parts() : []), ...(failure ? [el("p", { class: "bad" }, failure)] : []));
   if (focused) byId("job").querySelector(`[data-part="${focused}"]`)?.focus();

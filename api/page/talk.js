@@ -10,11 +10,10 @@ let hiding = 0;
 /** Say something at the foot of the page for a while. */
 export function tell(text, bad = false) {
   const said = byId("said");
-  said.hidden = false;
   said.classList.toggle("bad", bad);
   say(said, text);
   clearTimeout(hiding);
-  hiding = setTimeout(() => { said.hidden = true; }, bad ? 2 * SHOWN : SHOWN);
+  hiding = setTimeout(() => say(said, ""), bad ? 2 * SHOWN : SHOWN);
 }
 
 /** An error in words. */

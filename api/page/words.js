@@ -88,7 +88,7 @@ export function duration(seconds) {
 }
 
 function unit(value, name) {
-  const style = { style: "unit", unit: name, unitDisplay: name === "day" ? "long" : "short" };
+  const style = { style: "unit", unit: name, unitDisplay: "narrow" };
   return format(name, () => new Intl.NumberFormat(locale(), style)).format(value);
 }
 

@@ -86,7 +86,7 @@ async def test_trouble_is_told_with_the_age_of_the_figures(browser: Browser) -> 
         await expect(page.locator("#overall-age")).to_contain_text("figures of")
         service.away = False
         await visited.hurry()
-        await expect(state).to_have_text("Keeping up")
+        await expect(state).to_have_text("Throttling")
         await server.close()
         await visited.hurry()
         await expect(state).to_have_text("Connection lost")
@@ -110,15 +110,34 @@ async def test_all_of_a_stage_are_replayed_once_that_is_confirmed(browser: Brows
     assert len(set(service.asked)) == len(service.asked) == 60
 
 
+async def test_stages_are_paused_by_keyboard_and_the_focus_stays(browser: Browser) -> None:
+    service = Service()
+    async with seen(browser, service) as visited:
+        page = visited.page
+        await page.get_by_role("button", name="Pause audio.transcribe").focus()
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".stages").get_by_role("button", name="Resume audio.transcribe")).to_be_focused()
+        await expect(page.locator("#attention")).to_contain_text("audio.transcribe is paused; 0 waiting")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("button", name="Pause audio.transcribe")).to_be_focused()
+        await page.get_by_role("button", name="Pause cleanup", exact=True).click()
+        await expect(page.get_by_role("dialog")).to_contain_text("All 5 stages")
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Run now tts-cache").click()
+        await expect(page.locator("#said")).to_have_text("tts-cache fired")
+    steered = ["/queue/pause/transcribe", "/queue/resume/transcribe", "/queue/schedule/tts-cache/run"]
+    assert service.asked == steered
+
+
 async def test_events_are_taken_up_where_they_broke_off(browser: Browser) -> None:
     service = Service()
-    service.told = [event("5-0", JOB, "active"), event("7-0", JOB, "completed"), event("8-0", "", "", "gap")]
+    service.told = [event("5-0", JOB, "active"), event("7-0", "", "", "gap")]
     async with seen(browser, service) as visited:
-        await expect(visited.page.locator("#events li")).to_have_count(3)
+        await expect(visited.page.locator("#events li")).to_have_count(2)
         await expect(visited.page.locator("#events li").first).to_contain_text("some were left out")
         await expect(visited.page.locator("#events-state")).to_have_text("as it happens")
-        await reached(lambda: len(service.resumed_from) == 4)
-    assert service.resumed_from == [None, "5-0", "7-0", "8-0"]
+        await reached(lambda: len(service.resumed_from) == 3)
+    assert service.resumed_from == [None, "5-0", "7-0"]
 
 
 async def test_nothing_has_to_be_scrolled_sideways_for(browser: Browser) -> None:
