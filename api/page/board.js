@@ -121,7 +121,7 @@ function concern({ stage, remedy }) {
 
 function valuesOf({ stage = {}, values = {} }) {
   const told = { stage: stage.name, waiting: count(stage.waiting), dead: count(stage.dead), oldest: duration(stage.oldestWaiting) };
-  return { ...told, in: rate(stage.in1m), out: rate(stage.out1m), unfinished: count(stage.unfinished), memory: percent(values.memory) };
+  return { ...told, in: rate(stage.in1m), out: rate(stage.out1m), unfinished: count(stage.unfinished), most: count(stage.highWater), memory: percent(values.memory) };
 }
 
 function showTable() {

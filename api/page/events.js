@@ -17,6 +17,7 @@ let held = false;
 let state = "connecting";
 let drawing = 0;
 let onEvent = () => {};
+let wake = () => {};
 const latest = [];
 
 /** `callback` gets each event: {jobId, queue, stage, state, at}. */
@@ -25,6 +26,9 @@ export function startEvents(callback) {
   byId("events-hold").addEventListener("click", hold);
   follow();
 }
+
+/** Try at once, where the stream waits for its next try. */
+export const reconnect = () => wake();
 
 /** Draw everything anew. */
 export function redraw() {
@@ -46,11 +50,18 @@ async function follow() {
       await stream(() => { pause = FIRST_PAUSE / 2; });
       become("connecting");
     } catch (error) {
-      become(error instanceof Refused ? "polling" : "connecting");
+      become([404, 503].includes(error.status) ? "polling" : "connecting");
       if (error instanceof Refused && error.status !== 503) pause = LONGEST_PAUSE;
     }
-    await new Promise((resolve) => setTimeout(resolve, pause * (0.8 + Math.random() * 0.4)));
+    await rest(pause * (0.8 + Math.random() * 0.4));
   }
+}
+
+function rest(pause) {
+  return new Promise((resolve) => {
+    wake = resolve;
+    setTimeout(resolve, pause);
+  });
 }
 
 function visible() {

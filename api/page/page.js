@@ -51,7 +51,10 @@ function dress(theme) {
 async function start() {
   translate();
   startSwitches();
-  startDialogs(lookAtAll);
+  startDialogs(() => {
+    lookAtAll();
+    events.reconnect();
+  });
   board.startBoard(() => figures.now(), dead.showDeadOf);
   dead.startDead(() => figures.now());
   enqueue.startEnqueue(() => figures.now());

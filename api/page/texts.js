@@ -50,8 +50,8 @@ export default {
     "concern.paused": "{stage} is paused; {waiting} waiting",
     "concern.draining": "{stage} is being drained: it takes no new jobs; {unfinished} left",
     "concern.unworked": "{stage}: {waiting} waiting, and no worker",
-    "concern.shedding": "{stage} refuses new jobs; {unfinished} unfinished",
-    "concern.throttling": "{stage} is filling up; {unfinished} unfinished",
+    "concern.shedding": "{stage} refuses new jobs; {unfinished} unfinished, of {most}",
+    "concern.throttling": "{stage} is filling up; {unfinished} unfinished, of {most}",
     "concern.old": "{stage}: the oldest job has been waiting for {oldest}",
     "concern.grows": "{stage} falls behind: {in} in, {out} out per second",
 
@@ -250,8 +250,8 @@ export default {
     "concern.paused": "{stage} está pausada; {waiting} esperando",
     "concern.draining": "{stage} está sendo esvaziada: não aceita tarefas novas; restam {unfinished}",
     "concern.unworked": "{stage}: {waiting} esperando, e nenhum worker",
-    "concern.shedding": "{stage} recusa tarefas novas; {unfinished} pendentes",
-    "concern.throttling": "{stage} está enchendo; {unfinished} pendentes",
+    "concern.shedding": "{stage} recusa tarefas novas; {unfinished} pendentes, de {most}",
+    "concern.throttling": "{stage} está enchendo; {unfinished} pendentes, de {most}",
     "concern.old": "{stage}: a tarefa mais antiga espera há {oldest}",
     "concern.grows": "{stage} não dá conta: entram {in}, saem {out} por segundo",
 

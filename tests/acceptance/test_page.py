@@ -111,7 +111,7 @@ async def test_a_job_is_put_in_by_keyboard_and_watched_until_it_is_completed(
 async def test_a_dead_letter_is_seen_with_its_error_and_replayed(
     machine: Machine, broker: Broker, browser: Browser
 ) -> None:
-    machine.needs("/backpressure", "/queue/dead")
+    machine.needs("/queue/dead")
     dead = await add_one(broker, Job(stage="bake", payload=Number(7)))
     await until(broker, dead, "failed")
     machine.mended = True
@@ -130,7 +130,7 @@ async def test_a_dead_letter_is_seen_with_its_error_and_replayed(
 
 
 async def test_a_stage_is_paused_and_goes_on_again(machine: Machine, broker: Broker, browser: Browser) -> None:
-    machine.needs("/backpressure", "/queue/pause/{name}")
+    machine.needs("/queue/pause/{name}")
     async with visit(browser, machine.address) as visited:
         page = visited.page
         await page.get_by_role("button", name="Pause kitchen.bake").click()

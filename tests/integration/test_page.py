@@ -68,6 +68,7 @@ async def test_a_key_is_asked_for_and_said_to_lack_a_scope(browser: Browser) -> 
             if wrong != service.key:
                 await expect(page.get_by_text("That key is not known")).to_be_visible()
         await expect(page.locator("#overall-state")).to_have_text("Keeping up")
+        await expect(page.locator("#events-state")).to_have_text("as it happens")
         await page.get_by_role("button", name="Replay send-client").click()
         await expect(page.locator("#said")).to_contain_text("lacks the scope admin")
         kept = await page.evaluate("[sessionStorage['riacho.key'], localStorage.length]")
