@@ -101,7 +101,7 @@ function letterOf(letter) {
     { class: "letter" },
     el("div", { class: "about" }, el("a", { href: `#job=${encodeURIComponent(letter.jobId)}` }, letter.jobId),
       el("span", { class: "note" }, about.filter(Boolean).join(" · "))),
-    el("div", {}, el("strong", {}, String(letter.reason ?? "")), el("pre", { class: "error" }, String(letter.error ?? ""))),
+    el("div", {}, el("strong", {}, String(letter.reason ?? "")), ...(letter.error ? [el("pre", { class: "error" }, String(letter.error))] : [])),
     action("dead.replay", () => replayed(letter), { "aria-label": `${t("dead.replay")} ${letter.jobId}` }),
   );
   if (letter.payload !== undefined) node.append(payloadOf(letter.payload));

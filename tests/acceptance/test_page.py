@@ -108,7 +108,7 @@ async def test_a_job_is_put_in_by_keyboard_and_watched_until_it_is_completed(
         machine.check(visited)
 
 
-async def test_a_dead_letter_is_seen_with_its_error_and_replayed(
+async def test_a_dead_letter_is_seen_with_its_reason_and_replayed(
     machine: Machine, broker: Broker, browser: Browser
 ) -> None:
     machine.needs("/queue/dead")
@@ -118,7 +118,7 @@ async def test_a_dead_letter_is_seen_with_its_error_and_replayed(
     async with visit(browser, machine.address, **PHONE) as visited:
         page = visited.page
         await page.locator("#attention").get_by_role("button", name="Mostrar").click()
-        await expect(page.locator("#letters .error")).to_have_text(CAKE)
+        await expect(page.locator("#letters strong")).to_have_text(CAKE)
         await expect(page.locator("#dead-stage")).to_have_value("bake")
         await visited.picture("phone-dark")
         assert await visited.fits()

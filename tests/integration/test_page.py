@@ -102,12 +102,12 @@ async def test_all_of_a_stage_are_replayed_once_that_is_confirmed(browser: Brows
         await page.locator("#attention").get_by_role("button", name="Show").click()
         every = page.get_by_role("button", name="Replay all of this stage")
         await every.click()
-        await expect(page.get_by_role("dialog")).to_contain_text("60 dead letters")
+        await expect(page.get_by_role("dialog")).to_contain_text("put back to work: 60")
         await page.keyboard.press("Enter")  # the focus is on the one that does nothing
         assert service.asked == []
         await every.click()
         await page.get_by_role("dialog").get_by_role("button", name="Replay all").click()
-        await expect(page.locator("#said")).to_contain_text("60 of notification.send-client")
+        await expect(page.locator("#said")).to_contain_text("notification.send-client: put back to work: 60")
     assert len(set(service.asked)) == len(service.asked) == 60
 
 
