@@ -3,6 +3,7 @@
 import pytest
 
 from api.page import POLICY, Page, PageSettings
+from config import SettingsError, load
 from tests.desk import Serve
 
 pytestmark = pytest.mark.integration
@@ -28,3 +29,8 @@ async def test_its_files_are_served_and_asked_for_again_each_time(serve: Serve) 
 async def test_nothing_else_is_served(serve: Serve, path: str) -> None:
     async with serve() as client:
         assert (await client.get(f"/page/{path}")).status == 404
+
+
+def test_a_trace_is_no_script() -> None:
+    with pytest.raises(SettingsError, match=r"http\.trace_url"):
+        load({"http": {"trace_url": "javascript:alert(1)//{traceId}"}}, environ={})
