@@ -8,6 +8,7 @@ from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
 from api.operating import OperatingEndpoints
+from api.page import Page, PageSettings
 from api.pressure import PressureEndpoints
 from api.probes import ProbeEndpoint
 from api.problems import READ_TIMEOUT, answer_with_problems
@@ -34,6 +35,7 @@ def build_app(
     health = Health(broker, settings.worker.lease if with_workers else None)
     watch = Watch(broker, settings.worker.lease)
     pressure = PressureEndpoints(watch)
+    page = Page(PageSettings(settings.http.trace_url))
     access = Access(settings.http)
     app = web.Application(
         middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
@@ -69,6 +71,8 @@ def build_app(
             access.needs("read", web.get("/queue/job/{queue}/{job_id}", queues.job)),
             access.needs("read", web.get("/backpressure", pressure.backpressure)),
             access.needs("read", web.get("/metrics", pressure.metrics)),
+            access.free(web.get("/", page.index)),
+            access.free(web.get("/page/{file}", page.file)),
             access.free(web.get("/healthz", health.alive)),
             access.free(web.get("/readyz", health.ready)),
         ]

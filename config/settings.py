@@ -17,7 +17,7 @@ import msgspec
 
 PREFIX = "RIACHO_"
 # Read elsewhere, or by the test suite.
-OTHER_VARIABLES = {"RIACHO_CONFIG", "RIACHO_TEST_SERVER"}
+OTHER_VARIABLES = {"RIACHO_CONFIG", "RIACHO_TEST_SERVER", "RIACHO_ARTEFACTS"}
 
 Tree = dict[str, dict[str, Any]]
 T = TypeVar("T")
@@ -88,6 +88,7 @@ class Http(_Section, frozen=True):
     requests_per_second: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
     read_timeout: Seconds
     connections: Count
+    trace_url: str
 
 
 class Worker(_Section, frozen=True):
@@ -390,6 +391,7 @@ def _freeze(tree: Tree) -> Settings:
             raise SettingsError(f"setting {section}.{key}{shown}: {message}") from None
     settings = Settings(**sections)
     _check_url("redis.url", settings.redis.url, ("redis", "rediss", "unix"))
+    _check_url("http.trace_url", Secret(settings.http.trace_url), ("http", "https"))
     _check_url("store.url", settings.store.url, ("sqlite+aiosqlite", "postgresql+asyncpg"))
     _check_url("s3.endpoint", Secret(settings.s3.endpoint), ("http", "https"))
     for address in (settings.whatsapp.graph_url, *(own.graph_url for own in settings.whatsapp.senders.values())):

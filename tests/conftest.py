@@ -4,14 +4,19 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 from hypothesis import settings as hypothesis_settings
 from redis.asyncio import Redis
 
 from pipeline import Broker, Pipeline
 from pipeline.embedded import EmbeddedServer
 from tests.processes import environment
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 # A busy machine is no reason to fail; the per-test time-out is the bound.
 hypothesis_settings.register_profile("riacho", deadline=None)
@@ -59,3 +64,12 @@ async def redis(server: str) -> AsyncIterator["Redis"]:
 def env(server: str, namespace: str, tmp_path: Path) -> dict[str, str]:
     """The environment of commands on this test's part of the server."""
     return environment(REDIS_URL=server, RIACHO_REDIS_NAMESPACE=namespace, RIACHO_DATA_FOLDER=tmp_path)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator["Browser"]:
+    """A browser that all tests of the page share; each has a profile of its own."""
+    from tests.browser import chromium
+
+    async with chromium() as running:
+        yield running

@@ -24,7 +24,7 @@ KEYS = {scope: new_key() for scope in SCOPES}
 HASHES = {scope: {"hash": hashed, "scopes": [scope]} for scope, (_, hashed) in KEYS.items()}
 SEND = to_client("5511987654321")
 FREE = {("GET", "/webhooks/whatsapp"), ("POST", "/webhooks/whatsapp")} | {
-    (method, path) for method in ("GET", "HEAD") for path in ("/healthz", "/readyz")
+    (method, path) for method in ("GET", "HEAD") for path in ("/healthz", "/readyz", "/", "/page/{file}")
 }
 
 
@@ -128,7 +128,7 @@ async def app(server: str, namespace: str, tmp_path: Path) -> AsyncIterator[web.
     await adapters.database.aclose()
 
 
-async def test_every_route_but_webhooks_and_probes_takes_a_key(app: web.Application) -> None:
+async def test_every_route_but_webhooks_probes_and_the_page_takes_a_key(app: web.Application) -> None:
     routes = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource}
     assert routes > FREE
     async with TestClient(TestServer(app)) as client:
