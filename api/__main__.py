@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api import dead, doctor, hold, jobs, key, processes, schedule, senders, steer
+from api import dead, doctor, hold, jobs, key, processes, schedule, senders, steer, watch
 from api import demo as demonstration
 from api.access import check_exposure
 from api.console import AsJson, ask, read_settings, with_address
@@ -41,6 +41,7 @@ app.add_typer(key.app, name="key")
 app.add_typer(jobs.app)
 app.add_typer(steer.app)
 app.add_typer(doctor.app)
+app.add_typer(watch.app)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="8080")]

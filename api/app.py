@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from api.access import Access
+from api.events import EventEndpoint
 from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
@@ -25,11 +26,13 @@ def build_app(
     queues = QueueEndpoints(broker, notifications)
     schedules = ScheduleEndpoints(broker, configured_schedules(settings))
     health = Health(broker, settings.worker.lease if with_workers else None)
+    events = EventEndpoint(broker, settings.http.listeners)
     access = Access(settings.http)
     app = web.Application(
         middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
     )
     app.on_response_prepare.append(add_safe_headers)
+    app.on_shutdown.append(events.close)
     app[READ_TIMEOUT] = settings.http.read_timeout
     app.add_routes(
         [
@@ -41,6 +44,7 @@ def build_app(
             access.needs("admin", web.post("/queue/cleanup/{task:(?!jobs$)[^/]+}", queues.clean_up)),
             access.needs("admin", web.post("/queue/retry/{job_id}", queues.retry)),
             access.needs("read", web.get("/queue/status", queues.status)),
+            access.needs("read", web.get("/queue/events", events.listen, allow_head=False)),
             access.needs("read", web.get("/queue/scheduled-jobs", schedules.list)),
             access.needs("read", web.get("/queue/job/{queue}/{job_id}", queues.job)),
             access.free(web.get("/healthz", health.alive)),

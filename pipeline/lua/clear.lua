@@ -34,6 +34,7 @@ if string.find(start, '^%d+$') then
   if #aside > 0 then
     redis.call('HDEL', p.later, unpack(aside))
     redis.call('ZREM', p.delays, unpack(aside))
+    for _, id in ipairs(aside) do tell(p, id, 'cancelled') end
   end
   return {#aside, found[1] == '0' and '-' or found[1], last}
 end
@@ -47,6 +48,7 @@ for _, entry in ipairs(entries) do
     redis.call('DEL', p.job .. job)
     -- Whatever was held back as long is deleted already: any limit but 0 keeps the tenant's account right.
     finish(p, group, id, 1)
+    tell(p, job, 'cancelled')
     deleted = deleted + 1
   end
 end
