@@ -25,6 +25,7 @@ MOST_UNSENT = 524_288  # bytes that may wait for one client, besides those on th
 MOST_PER_SECOND = 1_000.0  # events for those who want the same; of more they are told how many
 PACE = 0.1  # seconds: a busy server's events come in few pieces
 CATCH_UP = 2.0  # seconds for which one who has seen more than we have waits for us
+STOP_TIMEOUT = 2.0  # seconds
 RETRY_AFTER = {"Retry-After": "5"}
 
 encode = msgspec.json.Encoder().encode
@@ -232,7 +233,10 @@ class Hub:
         for feed in self._feeds.values():
             for client in tuple(feed.clients):
                 client.end()
+        running = self._running
         self._stop()
+        if running:
+            await asyncio.wait([running], timeout=STOP_TIMEOUT)
 
     async def _start(self) -> None:
         async with self._starting:
@@ -257,7 +261,7 @@ class Hub:
 
     async def _run(self, tail: Tail) -> None:
         try:
-            while True:
+            while self._running is asyncio.current_task():  # a cancellation may be swallowed
                 found = await tail.read()
                 self._sort(found)
                 if not tail.behind or time.monotonic() > self._handed_out_at + PACE:

@@ -13,7 +13,7 @@ from pipeline.events import Told, order
 log = logging.getLogger(__name__)
 
 RENEW_EVERY = 20.0  # seconds; a third of what the server is asked for each time
-LONGEST_WAIT = 1.0  # seconds for an event
+LONGEST_WAIT = 0.5  # seconds for an event
 LONGEST_PAUSE = 1.0  # seconds between attempts to reach the server
 
 
