@@ -272,7 +272,7 @@ class Hub:
             log.exception("events are no longer read")
             self._running = None
             for client in self._clients():
-                client.cut()
+                client.end()
 
     def _clients(self) -> list[Client]:
         return [client for feed in self._feeds.values() for client in feed.clients]

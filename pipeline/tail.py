@@ -39,11 +39,13 @@ class Tail:
         """The next events; none where there were none for LONGEST_WAIT, or the server is away."""
         try:
             gaps = await self._renew()
-            found = await self._broker.events_after(self.position, LONGEST_WAIT)
+            found, told_still = await self._broker.events_after(self.position, LONGEST_WAIT)
             gaps += await self._trimmed(found)
         except (ServerUnavailable, RedisError) as error:
             await self._wait_for_the_server(error)
             return []
+        if not told_still:
+            self._renew_at = 0.0
         for told in found:
             self.position[told.partition] = told.id
         return gaps + found

@@ -17,16 +17,20 @@ class Following(Access):
         keys = [self._keys.events(partition) for partition in range(self.partitions)]
         return [Span(*await scripts.follow(self._wire, [key], [int(FOLLOWED * 1000)])) for key in keys]
 
-    async def events_after(self, position: Sequence[bytes], wait: float) -> list[Told]:
-        """The next events of all partitions, MOST_PER_CALL of each at the most; waits so many seconds for one."""
+    async def events_after(self, position: Sequence[bytes], wait: float) -> tuple[list[Told], bool]:
+        """The next events of all partitions, MOST_PER_CALL of each at the most; waits so many seconds for one. And
+        whether they are told of still: a server that was emptied knows of no listeners."""
         partitions = {self._keys.events(partition): partition for partition in range(self.partitions)}
         reading = ("XREAD", "COUNT", MOST_PER_CALL, "BLOCK", max(1, int(wait * 1000)), "STREAMS")
-        (reply,) = await self._wire.blocking((*reading, *partitions, *position), timeout=wait + 3)
-        return [
+        reply, there = await self._wire.blocking(
+            (*reading, *partitions, *position), ("EXISTS", *partitions), timeout=wait + 3
+        )
+        found = [
             _told(partitions[key.decode()], entry, fields)
             for key, entries in reply or ()
             for entry, fields in entries
         ]
+        return found, there == self.partitions
 
     async def events_between(self, partition: int, after: bytes, until: bytes) -> AsyncGenerator[list[Told]]:
         """A partition's events after one, up to another that is included, page by page."""

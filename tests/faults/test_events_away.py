@@ -1,11 +1,13 @@
 """The server goes away under listeners, and comes back."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from api import hub
 from pipeline import Broker, Pipeline
+from pipeline.keys import Keys
 from tests.faults.servers import OwnServer
 from tests.listening import listening, said, served
 from tests.support import eventually, jobs, stage, unused
@@ -15,12 +17,18 @@ pytestmark = pytest.mark.faults
 ONE = Pipeline([stage("one", unused)])
 
 
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncIterator[OwnServer]:
+    server = OwnServer(tmp_path)
+    await server.start()
+    yield server
+    await server.stop()
+
+
 @pytest.mark.parametrize("forgets", [False, True])
 async def test_listeners_stay_while_the_server_is_away_and_are_told_of_a_gap(
-    tmp_path: Path, forgets: bool
+    own: OwnServer, forgets: bool
 ) -> None:
-    own = OwnServer(tmp_path)
-    await own.start()
     async with Broker(own.url, ONE) as broker, served(broker) as client, listening(client) as listener:
         await broker.add(jobs("one", 1))
         assert said(await listener.next()) == "one waiting"
@@ -31,19 +39,17 @@ async def test_listeners_stay_while_the_server_is_away_and_are_told_of_a_gap(
             await own.ask("FLUSHALL")
         assert said(await listener.next()) == "gap"
 
-        async def added() -> bool:
-            return bool((await broker.add(jobs("one", 1)))[0].id)
+        async def told_again() -> bool:
+            return bool(await own.ask("EXISTS", Keys().events(0)))
 
-        await eventually(added)
+        await eventually(told_again)
+        await broker.add(jobs("one", 1))
         while (heard := await listener.next()).kind == "gap":
             pass
         assert said(heard) == "one waiting"
-    await own.stop()
 
 
-async def test_nobody_begins_to_listen_while_the_server_is_away(tmp_path: Path) -> None:
-    own = OwnServer(tmp_path)
-    await own.start()
+async def test_nobody_begins_to_listen_while_the_server_is_away(own: OwnServer) -> None:
     async with Broker(own.url, ONE) as broker, served(broker) as client:
         await own.stop()
         async with client.get("/queue/events") as answer:
@@ -52,14 +58,11 @@ async def test_nobody_begins_to_listen_while_the_server_is_away(tmp_path: Path) 
         async with listening(client) as listener:
             await broker.add(jobs("one", 1))
             assert said(await listener.next()) == "one waiting"
-    await own.stop()
 
 
 async def test_what_a_listener_cannot_be_given_is_not_worth_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    own: OwnServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own = OwnServer(tmp_path)
-    await own.start()
     async with Broker(own.url, ONE) as broker, served(broker) as client:
         with monkeypatch.context() as patched:
             patched.setattr(hub, "read", None)
@@ -70,4 +73,3 @@ async def test_what_a_listener_cannot_be_given_is_not_worth_its_end(
         async with listening(client) as listener:
             await broker.add(jobs("one", 1))
             assert said(await listener.next()) == "one waiting"
-    await own.stop()

@@ -347,9 +347,8 @@ async def test_who_comes_back_to_what_is_gone_is_told_so_and_goes_on(
 
 
 async def test_events_that_are_lost_under_a_listener_are_a_gap(
-    client: Client, broker: Broker, redis: "Redis", namespace: str, monkeypatch: pytest.MonkeyPatch
+    client: Client, broker: Broker, redis: "Redis", namespace: str
 ) -> None:
-    monkeypatch.setattr(tail, "RENEW_EVERY", 0.05)
     async with listening(client) as listener:
         await added(listener, broker, "plain", 1)
         await redis.delete(Keys(namespace).events(0))
