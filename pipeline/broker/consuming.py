@@ -87,25 +87,13 @@ class Consuming(Access):
             else _delivery(stage, partition, entry, fields, 1)
             for entry, fields in reply[0][1]
         ]
-        self._note_listeners(partition, listened)
         if listened:
             self._tell_soon("active", found)
         return found
 
     @functools.cached_property
-    def _listened_to(self) -> set[int]:
-        """Partitions whose transitions somebody listens to, when we saw last."""
-        return set()
-
-    @functools.cached_property
     def _telling(self) -> set[asyncio.Task[None]]:
         return set()
-
-    def _note_listeners(self, partition: int, listened_to: int) -> None:
-        if listened_to:
-            self._listened_to.add(partition)
-        else:
-            self._listened_to.discard(partition)
 
     def _tell_soon(self, state: State, jobs: Sequence[Delivery]) -> None:
         """Tell those who listen, without waiting for it: before whatever is asked of the server from here on, and
@@ -180,7 +168,6 @@ class Consuming(Access):
         plain: list[Delivery] = []
         rest: list[tuple[Delivery, Settled]] = []
         leaves_traces = bool(stage.keep_results or stage.account_limit)
-        leaves_traces |= partition in self._listened_to
         for delivery, settled in done:
             # A job that failed before has a record saying so, which must not outlive the success.
             if leaves_traces or delivery.since or settled.forwards or settled.cancelled:
@@ -196,10 +183,9 @@ class Consuming(Access):
         entries = [delivery.entry for delivery in done]
         commands = [("XACK", place.stream, GROUP, *entries), ("XDEL", place.stream, *entries)]
         acked, _, listened_to = await self._together([*commands, ("EXISTS", place.events)])
-        self._note_listeners(partition, listened_to)
-        count: int = acked
-        if listened_to and count == len(done):  # since a moment ago: the next ones go by the script
+        if listened_to:  # all have ended, whoever settled them
             self._tell_soon("completed", done)
+        count: int = acked
         return count
 
     async def _settle_rest(self, stage: Stage, partition: int, done: list[tuple[Delivery, Settled]]) -> int:

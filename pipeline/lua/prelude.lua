@@ -42,8 +42,8 @@ local listened_to
 local function tell(p, job, state, attempt, percent)
   if listened_to == nil then listened_to = redis.call('EXISTS', p.events) == 1 end
   if not listened_to then return end
-  local stage = string.match(p.job, '}:job:(.*):$')
-  local said = table.concat({job, state, attempt or 0, percent or '-', stage}, ' ')
+  p.stage = p.stage or string.match(p.job, '}:job:(.*):$')
+  local said = job .. ' ' .. state .. ' ' .. (attempt or 0) .. ' ' .. (percent or '-') .. ' ' .. p.stage
   redis.call('XADD', p.events, 'MAXLEN', '~', 10000, '*', 'j', said)
 end
 
