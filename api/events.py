@@ -64,7 +64,7 @@ class EventEndpoint:
             chunk = await client.take(COMMENT_EVERY)
             if client.ended:
                 return
-            await _write(response, client, chunk or _comment(self._hub.position))
+            await _write(response, client, chunk or _comment(self._hub.handed_out))
 
     async def _missed(self, client: Client, wanted: Wanted, seen: list[bytes] | None) -> AsyncGenerator[bytes]:
         """What a client that was here before has missed, up to where its live events begin."""
@@ -75,8 +75,9 @@ class EventEndpoint:
             position = self._hub.begin(client)
             if seen and known:
                 for partition, until in enumerate(position):
-                    async for page in self._kept(wanted, seen, partition, until):
-                        yield page
+                    async with aclosing(self._kept(wanted, seen, partition, until)) as pages:
+                        async for page in pages:
+                            yield page
         except (ServerUnavailable, RedisError):
             known, position = False, self._hub.begin(client)
         yield gap(cursor_of(position), "lost") if seen and not known else _comment(position)

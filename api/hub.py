@@ -180,7 +180,8 @@ class Hub:
 
     def __init__(self, broker: Broker, most: int) -> None:
         self.queues = queues_of(broker.pipeline)
-        self.position: list[bytes] = []  # what was handed out
+        self.position: list[bytes] = []  # what was read
+        self.handed_out: list[bytes] = []
         self._broker = broker
         self._most = most
         self._count = 0
@@ -291,7 +292,8 @@ class Hub:
                 self._sort_one(told, told.said)
 
     def _hand_out(self) -> None:
-        cursor, self._handed_out_at = cursor_of(self.position), time.monotonic()
+        self.handed_out, self._handed_out_at = list(self.position), time.monotonic()
+        cursor = cursor_of(self.handed_out)
         for feed in self._feeds.values():
             feed.hand_out(cursor)
         for client in self._clients():
