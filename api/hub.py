@@ -25,7 +25,7 @@ MOST_UNSENT = 524_288  # bytes that may wait for one client, besides those on th
 MOST_PER_SECOND = 1_000.0  # events for those who want the same; of more they are told how many
 PACE = 0.1  # seconds: a busy server's events come in few pieces
 CATCH_UP = 2.0  # seconds for which one who has seen more than we have waits for us
-STOP_TIMEOUT = 2.0  # seconds
+STOP_TIMEOUT = 3.0  # seconds
 RETRY_AFTER = {"Retry-After": "5"}
 
 encode = msgspec.json.Encoder().encode
@@ -188,6 +188,7 @@ class Hub:
         self._feeds: defaultdict[Wanted, Feed] = defaultdict(Feed)
         self._starting = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
+        self._tails: dict[asyncio.Task[None], Tail] = {}  # of that one, and of those that are about to end
         self._closed = False
         self._handed_out_at = 0.0
         self._moved = asyncio.Event()
@@ -234,10 +235,10 @@ class Hub:
         for feed in self._feeds.values():
             for client in tuple(feed.clients):
                 client.end()
-        running = self._running
-        self._stop()
-        if running:
-            await asyncio.wait([running], timeout=STOP_TIMEOUT)
+        self._running = None
+        if self._tails:
+            await asyncio.gather(*(tail.hurry() for tail in self._tails.values()))
+            await asyncio.wait(self._tails, timeout=STOP_TIMEOUT)
 
     async def _start(self) -> None:
         async with self._starting:
@@ -246,11 +247,8 @@ class Hub:
                 await tail.begin()
                 self.position = list(tail.position)
                 self._running = asyncio.create_task(self._run(tail))
-
-    def _stop(self) -> None:
-        if self._running:
-            self._running.cancel()
-            self._running = None
+                self._tails[self._running] = tail
+                self._running.add_done_callback(self._tails.pop)
 
     def _leave(self, wanted: Wanted, client: Client) -> None:
         if feed := self._feeds.get(wanted):
@@ -258,12 +256,16 @@ class Hub:
             if not feed.clients:
                 del self._feeds[wanted]
         if not self._count:
-            self._stop()
+            self._running = (
+                None  # it sees that by itself: who is cancelled while it connects leaves a connection open
+            )
 
     async def _run(self, tail: Tail) -> None:
         try:
-            while self._running is asyncio.current_task():  # a cancellation may be swallowed
+            while self._running is asyncio.current_task():
                 found = await tail.read()
+                if self._running is not asyncio.current_task():
+                    return
                 self._sort(found)
                 if not tail.behind or time.monotonic() > self._handed_out_at + PACE:
                     self._hand_out()
@@ -300,10 +302,17 @@ class Hub:
             client.end_if_gone()
 
     def _sort_one(self, told: Told, content: bytes) -> None:
+        everybody = self._feeds.get(EVERYTHING)
+        takers = [everybody] if everybody and everybody.takes() else []
+        choosy = len(self._feeds) > (everybody is not None)
+        if not takers and not choosy:  # as nearly always where there are more than anybody can take in
+            return
         said = read(content)
         queue = self.queues.get(said.stage, "")
-        wanting = map(self._feeds.get, _wanting(told, said, queue))
-        if takers := [feed for feed in wanting if feed and feed.takes()]:
+        if choosy:
+            wanting = map(self._feeds.get, _wanting(told, said, queue) - {EVERYTHING})
+            takers += [feed for feed in wanting if feed and feed.takes()]
+        if takers:
             content = block(event_of(told, said, queue), cursor_of(self.position))
             for feed in takers:
                 feed.add(content)

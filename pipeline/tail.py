@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from contextlib import suppress
 
 from redis.exceptions import RedisError
 
@@ -28,6 +29,7 @@ class Tail:
         self.behind = False
         self._broker = broker
         self._renew_at = 0.0  # on the loop's clock
+        self._reader: int | None = None  # the connection that waits for events
         self._pause = 0.0  # seconds, while the server is away
 
     async def begin(self) -> None:
@@ -39,16 +41,27 @@ class Tail:
         """The next events; none where there were none for LONGEST_WAIT, or the server is away."""
         try:
             gaps = await self._renew()
-            found, told_still = await self._broker.events_after(self.position, LONGEST_WAIT)
+            found, told_still = await self._broker.events_after(self.position, LONGEST_WAIT, self._blocked)
             gaps += await self._trimmed(found)
         except (ServerUnavailable, RedisError) as error:
             await self._wait_for_the_server(error)
             return []
+        finally:
+            self._reader = None
         if not told_still:
             self._renew_at = 0.0
         for told in found:
             self.position[told.partition] = told.id
         return gaps + found
+
+    async def hurry(self) -> None:
+        """End a read that waits for events."""
+        with suppress(ServerUnavailable, RedisError):
+            if self._reader is not None:
+                await self._broker.unblock(self._reader)
+
+    def _blocked(self, reader: int) -> None:
+        self._reader = reader
 
     async def _renew(self) -> list[Told]:
         """Have the server go on telling; a gap of each partition of which something was lost, or may have been."""

@@ -1,6 +1,6 @@
 """What is told of jobs' transitions while somebody listens."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from pipeline import scripts
 from pipeline.broker.access import MOST_PER_CALL, Access
@@ -17,13 +17,16 @@ class Following(Access):
         keys = [self._keys.events(partition) for partition in range(self.partitions)]
         return [Span(*await scripts.follow(self._wire, [key], [int(FOLLOWED * 1000)])) for key in keys]
 
-    async def events_after(self, position: Sequence[bytes], wait: float) -> tuple[list[Told], bool]:
+    async def events_after(
+        self, position: Sequence[bytes], wait: float, started: Callable[[int], None]
+    ) -> tuple[list[Told], bool]:
         """The next events of all partitions, MOST_PER_CALL of each at the most; waits so many seconds for one. And
-        whether they are told of still: a server that was emptied knows of no listeners."""
+        whether they are told of still: a server that was emptied knows of no listeners. `started` is told what
+        `unblock` wants to know."""
         partitions = {self._keys.events(partition): partition for partition in range(self.partitions)}
         reading = ("XREAD", "COUNT", MOST_PER_CALL, "BLOCK", max(1, int(wait * 1000)), "STREAMS")
         reply, there = await self._wire.blocking(
-            (*reading, *partitions, *position), ("EXISTS", *partitions), timeout=wait + 3
+            (*reading, *partitions, *position), ("EXISTS", *partitions), timeout=wait + 3, started=started
         )
         found = [
             _told(partitions[key.decode()], entry, fields)
