@@ -12,7 +12,21 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api import completion, dead, doctor, hold, jobs, key, probe, processes, schedule, senders, steer, workers
+from api import (
+    completion,
+    dead,
+    doctor,
+    hold,
+    jobs,
+    key,
+    probe,
+    processes,
+    schedule,
+    senders,
+    steer,
+    watch,
+    workers,
+)
 from api import demo as demonstration
 from api.access import check_exposure
 from api.console import AsJson, ask, read_settings, with_address
@@ -46,6 +60,7 @@ app.add_typer(workers.app)
 app.add_typer(steer.app)
 app.add_typer(doctor.app)
 app.add_typer(probe.app)
+app.add_typer(watch.app)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", show_default="8080")]

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from api.accepting import ACCEPTING, Accepting
 from api.access import Access
+from api.events import EventEndpoint
 from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
@@ -36,12 +37,14 @@ def build_app(
     watch = Watch(broker, settings.worker.lease)
     pressure = PressureEndpoints(watch)
     page = Page(PageSettings(settings.http.trace_url))
+    events = EventEndpoint(broker, settings.http.listeners)
     access = Access(settings.http)
     app = web.Application(
         middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
     )
     app.on_response_prepare.append(add_safe_headers)
     app.cleanup_ctx.append(watch.running)
+    app.on_shutdown.append(events.close)
     app[READ_TIMEOUT] = settings.http.read_timeout
     app[ACCEPTING] = Accepting(broker, access, [queue for queue in broker.pipeline.queues if queue != "cleanup"])
     app.add_routes(
@@ -54,6 +57,7 @@ def build_app(
             access.needs("admin", web.post("/queue/cleanup/{task:(?!jobs$)[^/]+}", queues.clean_up)),
             access.needs("admin", web.post("/queue/retry/{job_id}", queues.retry)),
             access.needs("read", web.get("/queue/status", pressure.status)),
+            access.needs("read", web.get("/queue/events", events.listen, allow_head=False)),
             access.needs("admin", web.post("/queue/test", probes.test)),
             access.needs("read", web.get("/queue/scheduled-jobs", schedules.list)),
             access.needs("admin", web.post("/queue/schedule/{name}/run", schedules.run)),

@@ -88,6 +88,7 @@ class Http(_Section, frozen=True):
     requests_per_second: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
     read_timeout: Seconds
     connections: Count
+    listeners: Count
     trace_url: str
 
 

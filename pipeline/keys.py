@@ -44,6 +44,7 @@ class Place(NamedTuple):
     flow: str  # STRING with a TTL: when the stage last refused a job, and how many it had finished by then
     held: str  # prefix of a LIST per tenant: ids of its jobs that are held back, first come first
     job: str  # prefix of a HASH per job, with a TTL: `record`, `next`, `at`, `progress`, `started`; also a channel
+    events: str  # STREAM with a TTL: transitions of all the partition's jobs, while somebody listens
 
 
 class ScheduleKeys(NamedTuple):
@@ -71,10 +72,15 @@ class Keys:
             return self._key(partition, kind, stage)
 
         prefixes = ("held", "job")
-        return Place(*(key(kind) + ":" * (kind in prefixes) for kind in Place._fields))
+        names = (key(kind) + ":" * (kind in prefixes) for kind in Place._fields[:-1])
+        return Place(*[*names, self.events(partition)])
 
     def _key(self, partition: int, kind: str, name: str) -> str:
         return f"{{{self._namespace}:{partition}}}:{kind}:{name}"
+
+    def events(self, partition: int) -> str:
+        """Transitions of a partition's jobs."""
+        return f"{{{self._namespace}:{partition}}}:events"
 
     def stream(self, stage: str, partition: int) -> str:
         """The stage's entries."""

@@ -55,14 +55,15 @@ class Wire:
         text: bytes = await self.command("INFO", *section)
         return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
 
-    async def blocking(self, *args: Any, timeout: float, started: Callable[[int], None]) -> Any:
-        """A command that may block, for `timeout` seconds at most; `started` is told the connection's id, with
-        which `unblock` ends it early."""
+    async def blocking(
+        self, *commands: tuple[Any, ...], timeout: float, started: Callable[[int], None] = lambda _: None
+    ) -> list[Any]:
+        """The replies of commands, the first of which may block, for `timeout` seconds at most; `started` is told
+        the connection's id, with which `unblock` ends it early."""
         async with self._of_its_own() as connection:
-            asked = connection.ask(pack(args), 1, timeout)
+            asked = connection.ask(b"".join(map(pack, commands)), len(commands), timeout)
             started(connection.id)
-            (reply,) = await _checked(connection, await asked)
-            return reply
+            return await _checked(connection, await asked)
 
     async def unblock(self, connection: int) -> bool:
         """Have a blocking command answer as if its time were over; False where it is not blocked (yet)."""

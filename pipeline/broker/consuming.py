@@ -1,13 +1,19 @@
 """Entries out to workers, and their outcomes back."""
 
+import asyncio
+import contextlib
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
+from redis.exceptions import RedisError
+
 from pipeline import scripts
 from pipeline.broker.access import MOST_PER_CALL, Access, body_of, chunks
+from pipeline.errors import ServerUnavailable
 from pipeline.keys import GROUP, RELEASED, RETRYING, limited
 from pipeline.message import (
     Delivery,
@@ -71,15 +77,38 @@ class Consuming(Access):
         key = self._keys.stream(stage, partition)
         command = ("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "BLOCK", block_ms, "STREAMS", key, ">")
         # The margin is for the server to answer after the block time; a reader must outlast it.
-        reply = await self._wire.blocking(*command, timeout=block_ms / 1000 + 3, started=started)
+        listened_to = ("EXISTS", self._keys.events(partition))
+        reply, listened = await self._wire.blocking(
+            command, listened_to, timeout=block_ms / 1000 + 3, started=started
+        )
         if not reply:
             return []
-        return [
+        found = [
             Delivery(stage, partition, entry, fields[1], 1)
             if len(fields) == 2 and fields[0] == b"e"  # nearly always
             else _delivery(stage, partition, entry, fields, 1)
             for entry, fields in reply[0][1]
         ]
+        if listened:
+            self._tell_soon("active", found)
+        return found
+
+    @functools.cached_property
+    def _telling(self) -> set[asyncio.Task[None]]:
+        return set()
+
+    def _tell_soon(self, state: State, jobs: Sequence[Delivery]) -> None:
+        """Tell those who listen, without waiting for it: before whatever is asked of the server from here on, and
+        again never, should it go away."""
+        telling = asyncio.create_task(self._tell(state, jobs))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    async def _tell(self, state: State, jobs: Sequence[Delivery]) -> None:
+        args = [arg for delivery in jobs for arg in (delivery.job, delivery.attempt)]
+        keys = [*self._keys.place(jobs[0].stage, jobs[0].partition)]
+        with contextlib.suppress(ServerUnavailable, RedisError):
+            await scripts.tell(self._wire, keys, [state, *args])
 
     async def unblock(self, reader: int) -> bool:
         """End a waiting fetch early; False where it is not waiting."""
@@ -139,7 +168,7 @@ class Consuming(Access):
 
     async def settle(self, stage: Stage, partition: int, done: Sequence[tuple[Delivery, Settled]]) -> int:
         """Finish entries and add their forwards; returns how many nobody else had settled before."""
-        plain: list[bytes] = []
+        plain: list[Delivery] = []
         rest: list[tuple[Delivery, Settled]] = []
         leaves_traces = bool(stage.keep_results or stage.account_limit)
         for delivery, settled in done:
@@ -147,14 +176,18 @@ class Consuming(Access):
             if leaves_traces or delivery.since or settled.forwards or settled.cancelled or settled.keep:
                 rest.append((delivery, settled))
             else:
-                plain.append(delivery.entry)
+                plain.append(delivery)
         count = await self._settle_plain(stage, partition, plain) if plain else 0
         return count + (await self._settle_rest(stage, partition, rest) if rest else 0)
 
-    async def _settle_plain(self, stage: Stage, partition: int, entries: list[bytes]) -> int:
-        # Two commands for all of them, where the script takes five arguments and two calls for each.
-        stream = self._keys.stream(stage.name, partition)
-        acked, _ = await self._together([("XACK", stream, GROUP, *entries), ("XDEL", stream, *entries)])
+    async def _settle_plain(self, stage: Stage, partition: int, done: list[Delivery]) -> int:
+        # Two commands for all of them, where the script takes six arguments and two calls for each.
+        place = self._keys.place(stage.name, partition)
+        entries = [delivery.entry for delivery in done]
+        commands = [("XACK", place.stream, GROUP, *entries), ("XDEL", place.stream, *entries)]
+        acked, _, listened_to = await self._together([*commands, ("EXISTS", place.events)])
+        if listened_to:  # all have ended, whoever settled them
+            self._tell_soon("completed", done)
         count: int = acked
         return count
 
@@ -162,7 +195,7 @@ class Consuming(Access):
         targets = _targets(settled.forwards for _, settled in done)
         args: list[Any] = [GROUP, self._keys.signals, stage.account_limit, *self._about(targets, partition)]
         for delivery, settled in done:
-            args += delivery.entry, delivery.job, *_record(stage, delivery, settled)
+            args += delivery.entry, delivery.job, _state(settled), *_record(stage, delivery, settled)
             args += _forwarded(settled.forwards, targets)
         keys = [key for name in (stage.name, *targets) for key in self._keys.place(name, partition)]
         replies: list[int] = await scripts.settle(self._wire, keys, args)
@@ -192,7 +225,7 @@ class Consuming(Access):
         args: dict[bytes, list[Any]] = defaultdict(list)
         for delivery, outcome in early:
             lot, due = limited(outcome.tokens), int(outcome.after * 1000)
-            args[lot] += delivery.entry, delivery.attempt, due, delivery.attempt - 1, b"", b"", 0
+            args[lot] += delivery.entry, delivery.attempt, due, delivery.attempt - 1, delivery.job, b"", 0
         parked = [await self._park(stage.name, partition, consumer, lot, some) for lot, some in args.items()]
         return [mine for some in parked for mine in some]
 
@@ -202,7 +235,7 @@ class Consuming(Access):
         """Hand back entries that were never started: due at once, as if not delivered."""
         args: list[Any] = []
         for delivery in deliveries:
-            args += delivery.entry, delivery.attempt, 0, delivery.attempt - 1, b"", b"", 0
+            args += delivery.entry, delivery.attempt, 0, delivery.attempt - 1, delivery.job, b"", 0
         return await self._park(stage, partition, consumer, RELEASED, args)
 
     async def _park(self, stage: str, partition: int, consumer: str, lot: bytes, args: list[Any]) -> list[bool]:
@@ -249,12 +282,16 @@ def _forwarded(forwards: Sequence[Forward], targets: Mapping[str, int]) -> Itera
         yield from (targets[name], *rest)
 
 
+def _state(settled: Settled) -> State:
+    return "cancelled" if settled.cancelled else "completed"
+
+
 def _record(stage: Stage, delivery: Delivery, settled: Settled) -> tuple[bytes, int]:
     """What to remember of a finished job, and for how many ms."""
     failed_before = delivery.attempt > 1 or delivery.since == RETRYING  # the try may not have counted
     if not (stage.keep_results or failed_before or settled.cancelled or settled.keep):
         return b"", 0
-    record = _record_of(delivery, "cancelled" if settled.cancelled else "completed", result=settled.result)
+    record = _record_of(delivery, _state(settled), result=settled.result)
     return encode_record(record), int((settled.keep or stage.keep_results or FAILURE_TTL) * 1000)
 
 

@@ -73,5 +73,5 @@ local function add_to(p)
 end
 
 local replies = {}
-for n = 1, #KEYS / 10 do replies[n] = add_to(place(n)) end
+for n = 1, #KEYS / 11 do replies[n] = add_to(place(n)) end
 return replies

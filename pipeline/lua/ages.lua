@@ -10,7 +10,7 @@ KEYS  the place, then what each consumer has held longest (renew.lua)
 ARGV[1] group
 Returns {ms that the oldest waiting one waits, ms that the oldest active one is held}; -1: there is none.
 ]]
-local p, noted, group, now = place(1), KEYS[11], ARGV[1], now_ms()
+local p, noted, group, now = place(1), KEYS[12], ARGV[1], now_ms()
 local FEW = 16
 local waiting, active
 

@@ -12,13 +12,14 @@ Returns one integer per entry: 1 buried, 0 no longer this consumer's.
 local p, dead, letters = place(1), KEYS[#KEYS - 1], KEYS[#KEYS]
 local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local targets = {}
-for n = 1, (#KEYS - 2) / 10 - 1 do targets[n] = target(1 + n) end
+for n = 1, (#KEYS - 2) / 11 - 1 do targets[n] = target(1 + n) end
 local replies, i = {}, 6 + 3 * #targets
 while i <= #ARGV do
   local id, job, record = ARGV[i], ARGV[i + 2], ARGV[i + 4]
   local last_forward = i + 5 + 4 * tonumber(ARGV[i + 5])
   local mine = is_mine(p.stream, group, id, consumer, ARGV[i + 1])
   if mine then
+    tell(p, job, 'failed', ARGV[i + 1])
     -- Adding comes before deleting: a script that fails half-way is not undone.
     redis.call('HSET', letters, job, redis.call('XADD', dead, '*', 'id', job, 'e', ARGV[i + 3], 'record', record))
     remember(p, job, ARGV[4], 'record', record, 'next', hand_on(targets, 6, i + 6, last_forward, ARGV[5]))

@@ -39,6 +39,7 @@ local function clear_aside()
     if #aside > 0 then
       redis.call('HDEL', p.later, unpack(aside))
       redis.call('ZREM', p.delays, unpack(aside))
+      for _, id in ipairs(aside) do tell(p, id, 'cancelled') end
     end
     -- A step may find none, or a whole bucket.
     deleted, most = deleted + #aside, most - math.max(1, #found[2] / 2)
@@ -60,6 +61,7 @@ local function clear_stream()
         redis.call('DEL', p.job .. job)
         -- Whatever was held back as long is deleted already: any limit but 0 keeps the tenant's account right.
         finish(p, group, id, 1)
+        tell(p, job, 'cancelled')
         deleted = deleted + 1
       end
     end

@@ -14,5 +14,5 @@ local function count(p)
 end
 
 local found = {}
-for n = 1, #KEYS / 10 do found[n] = count(place(n)) end
+for n = 1, #KEYS / 11 do found[n] = count(place(n)) end
 return found

@@ -11,6 +11,7 @@ then per entry: id, its delivery count, delay ms, delivery count to set, job's i
 Returns one integer per entry: 1 parked, 0 no longer this consumer's.
 ]]
 local p, group, consumer, lot = place(1), ARGV[1], ARGV[2], ARGV[3]
+local state = lot == '~retry' and 'retrying' or 'waiting'
 local now, replies, soonest = now_ms(), {}, nil
 for i = 6, #ARGV, 7 do
   local id = ARGV[i]
@@ -22,6 +23,7 @@ for i = 6, #ARGV, 7 do
     redis.call('XCLAIM', p.stream, group, lot, 0, id, 'RETRYCOUNT', ARGV[i + 3], 'JUSTID')
     redis.call('ZADD', p.due, at, id)
     soonest = math.min(soonest or at, at)
+    tell(p, ARGV[i + 4], state, ARGV[i + 3])
     if ARGV[i + 5] ~= '' then
       redis.call('HSET', p.job .. ARGV[i + 4], 'record', ARGV[i + 5])
       redis.call('PEXPIRE', p.job .. ARGV[i + 4], ARGV[i + 6])

@@ -2,11 +2,11 @@
 
 -- A place is one stage's partition; its keys come in this order, one place after the other (keys.py).
 local function place(n)
-  local at = 10 * (n - 1)
+  local at = 11 * (n - 1)
   return {
     stream = KEYS[at + 1], due = KEYS[at + 2], delays = KEYS[at + 3], later = KEYS[at + 4],
     tenants = KEYS[at + 5], control = KEYS[at + 6], cancelled = KEYS[at + 7], flow = KEYS[at + 8],
-    held = KEYS[at + 9], job = KEYS[at + 10],
+    held = KEYS[at + 9], job = KEYS[at + 10], events = KEYS[at + 11],
   }
 end
 
@@ -39,6 +39,18 @@ end
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- All places of a call are of one partition, which has one stream of events: whether somebody listens is looked up once.
+local listened_to
+
+-- Those who listen (follow.lua) are told of a job's transition. 'attempt' and 'percent' may be missing.
+local function tell(p, job, state, attempt, percent)
+  if listened_to == nil then listened_to = redis.call('EXISTS', p.events) == 1 end
+  if not listened_to then return end
+  p.stage = p.stage or string.match(p.job, '}:job:(.*):$')
+  local said = job .. ' ' .. state .. ' ' .. (attempt or 0) .. ' ' .. (percent or '-') .. ' ' .. p.stage
+  redis.call('XADD', p.events, 'MAXLEN', '~', 10000, '*', 'j', said)
 end
 
 -- What is remembered of a job; whoever waits for it is told.
@@ -141,13 +153,18 @@ local already_delayed = 0
 
 -- A job for a stage: now, or in `delay` ms. Returns its id.
 local function put(p, body, tenant, limit, delay, signals, stage)
-  if delay == 0 then return admit(p, body, tenant, limit) end
+  if delay == 0 then
+    local id = admit(p, body, tenant, limit)
+    tell(p, id, 'waiting')
+    return id
+  end
   -- A fraction of a ms for each before it: what is due at one time comes in the order it was given here, not in that
   -- of the ids as text (1-10 before 1-2).
   already_delayed = already_delayed + 1
   local id, at = reserve(p.stream), now_ms() + delay + already_delayed / 1000
   set_aside(p, id, body, tenant)
   redis.call('ZADD', p.delays, at, id)
+  tell(p, id, 'delayed')
   if redis.call('ZRANGE', p.delays, 0, 0)[1] == id then wake(signals, stage) end
   return id
 end
@@ -196,4 +213,5 @@ end
 
 local function remember_cancelled(p, id, attempt)
   remember(p, id, WEEK, 'record', cmsgpack.pack({state = 'cancelled', attempt = attempt, at_ms = now_ms()}))
+  tell(p, id, 'cancelled', attempt)
 end

@@ -11,4 +11,5 @@ if not is_mine(p.stream, ARGV[1], ARGV[3], ARGV[2], ARGV[4]) then return 0 end
 -- Where the job's entry is stands there too, and may have to stay for longer.
 local left = redis.call('PTTL', p.job .. ARGV[5])
 remember(p, ARGV[5], math.max(left, tonumber(ARGV[7])), 'progress', ARGV[6])
+tell(p, ARGV[5], 'active', ARGV[4], string.match(ARGV[6], '^%d+'))
 return 1

@@ -31,7 +31,10 @@ end
 for _, id in ipairs(redis.call('ZRANGE', p.delays, '-inf', '(' .. now + 1, 'BYSCORE', 'LIMIT', 0, room)) do
   redis.call('ZREM', p.delays, id)
   local body, tenant = fetch_back(p, id)
-  if body then admit(p, body, tenant, limit, id) end
+  if body then
+    admit(p, body, tenant, limit, id)
+    tell(p, id, 'waiting')
+  end
 end
 
 local function take(id, min_idle, consumer, deliveries, late)
@@ -42,7 +45,9 @@ local function take(id, min_idle, consumer, deliveries, late)
   end
   -- An entry deleted behind our back is dropped from the pending list by XCLAIM itself (Redis 7.0+).
   local entry = redis.call('XCLAIM', p.stream, group, me, min_idle, id)[1]
-  if entry then taken[#taken + 1] = {entry[1], entry[2], deliveries + 1, consumer, late} end
+  if not entry then return end
+  taken[#taken + 1] = {entry[1], entry[2], deliveries + 1, consumer, late}
+  tell(p, field_of(entry[2], 'i') or id, 'active', deliveries + 1)
 end
 
 -- Up to the end of this very ms: of those with one time each has a fraction of it more (park.lua).
@@ -65,7 +70,7 @@ for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', p.stream, group)) do
       for _, entry in ipairs(stale) do take(entry[1], lease, name, entry[4], 0) end
     elseif pending == 0 and idle > 10 * lease and name ~= me then
       redis.call('XGROUP', 'DELCONSUMER', p.stream, group, name)
-      redis.call('HDEL', KEYS[11], name)
+      redis.call('HDEL', KEYS[12], name)
     end
   end
 end

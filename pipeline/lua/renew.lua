@@ -14,8 +14,8 @@ for i = 4, #ARGV, 4 do
   if is_mine(p.stream, group, id, consumer, ARGV[i + 1]) then
     redis.call('XCLAIM', p.stream, group, consumer, 0, id, 'JUSTID')
     if i == 4 and tonumber(ARGV[3]) >= 0 then
-      redis.call('HSET', KEYS[11], consumer, id .. ' ' .. string.format('%.0f', now_ms() - ARGV[3]))
-      redis.call('PEXPIRE', KEYS[11], WEEK)
+      redis.call('HSET', KEYS[12], consumer, id .. ' ' .. string.format('%.0f', now_ms() - ARGV[3]))
+      redis.call('PEXPIRE', KEYS[12], WEEK)
     end
     if tonumber(ARGV[i + 3]) >= 0 then
       local job = p.job .. ARGV[i + 2]

@@ -8,14 +8,15 @@ ARGV[3] the buried job's id   ARGV[4] its tenant   ARGV[5] the stage's tenant li
 
 Returns the new job's id, '' where the letter is gone.
 ]]
-local p, dead = target(1), KEYS[11]
+local p, dead = target(1), KEYS[12]
 local letter = redis.call('XRANGE', dead, ARGV[2], ARGV[2])[1]
 if not letter then return '' end
 reopen(p)
 local added = admit(p, field_of(letter[2], 'e'), ARGV[4], tonumber(ARGV[5]))
+tell(p, added, 'waiting')
 -- Whoever looks the buried job up, while it is remembered, is led to its successor.
 local record = p.job .. ARGV[3]
 if redis.call('EXISTS', record) == 1 then redis.call('HSET', record, 'next', ARGV[1] .. added) end
 redis.call('XDEL', dead, ARGV[2])
-redis.call('HDEL', KEYS[12], ARGV[3])
+redis.call('HDEL', KEYS[13], ARGV[3])
 return added
