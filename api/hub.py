@@ -236,9 +236,9 @@ class Hub:
             for client in tuple(feed.clients):
                 client.end()
         self._running = None
-        if self._tails:
-            await asyncio.gather(*(tail.hurry() for tail in self._tails.values()))
-            await asyncio.wait(self._tails, timeout=STOP_TIMEOUT)
+        if tails := dict(self._tails):
+            await asyncio.gather(*(tail.hurry() for tail in tails.values()))
+            await asyncio.wait(tails, timeout=STOP_TIMEOUT)
 
     async def _start(self) -> None:
         async with self._starting:
@@ -256,9 +256,8 @@ class Hub:
             if not feed.clients:
                 del self._feeds[wanted]
         if not self._count:
-            self._running = (
-                None  # it sees that by itself: who is cancelled while it connects leaves a connection open
-            )
+            # It sees that by itself: who is cancelled while it connects leaves a connection open.
+            self._running = None
 
     async def _run(self, tail: Tail) -> None:
         try:
