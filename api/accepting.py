@@ -5,8 +5,10 @@ or why not just now. Any other is left, byte for byte, to aiohttp: so one place 
 request, and one knows the rest of HTTP. What is saved is most of what a request costs (benchmarks/http.py).
 """
 
+import hashlib
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from typing import NamedTuple
 
 import httptools
 import msgspec
@@ -23,6 +25,7 @@ from pipeline.message import Added, Job
 
 LONGEST_HEAD = 8_000  # bytes; what has more is not the request that comes most
 MOST_HEADERS = 32
+MOST_PASSES = 4_096
 # Headers that change what a request means, or how it is to be answered.
 UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
 SAFE_LINES = "".join(f"{name}: {value}\r\n" for name, value in SAFE.items())
@@ -38,20 +41,18 @@ class Head:
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
 
-    def read(self, data: bytes) -> bool:
-        """Whether this is a whole request with nothing after it."""
-        self.path, self.body, self._complete = b"", b"", 0
+    def read(self, data: bytes, end: int) -> bool:
+        """Whether this is a whole request, whose head ends at `end`, with nothing after it."""
+        self.path, self._complete = b"", 0
         self.headers: list[tuple[bytes, bytes]] = []
-        end = data.find(b"\r\n\r\n", 0, LONGEST_HEAD)
-        if end < 0:
-            return False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return False
         self.named = dict(self.headers)
         length = self.named.get(b"content-length", b"0")
-        return self._complete == 1 and length.isdigit() and len(data) == end + 4 + int(length)
+        self.length = int(length) if length.isdigit() else -1
+        return self._complete == 1 and len(data) == end + self.length
 
     @property
     def plain(self) -> bool:
@@ -71,11 +72,17 @@ class Head:
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
 
-    def on_body(self, part: bytes) -> None:
-        self.body += part
-
     def on_message_complete(self) -> None:
         self._complete += 1
+
+
+class Pass(NamedTuple):
+    """A head that may take the short way: what follows it is `length` bytes, a job for `queue`. `caller` is the
+    name of a key; empty where there are none."""
+
+    queue: str
+    caller: str
+    length: int
 
 
 class Accepting:
@@ -85,16 +92,34 @@ class Accepting:
         self._broker = broker
         self._access = access
         self._queues = {f"/queue/{queue}/jobs".encode(): queue for queue in queues}
+        # By their hash, as there are keys in them: a client sends the same one again and again.
+        self._passes: dict[bytes, Pass] = {}
 
-    def take(self, head: Head, remote: str, scheme: str) -> tuple[Job, Answers] | None:
-        """A job and its answer to be; None where the ordinary way has to see to the request."""
+    def known(self, head: bytes) -> Pass | None:
+        """The pass that such a head got before."""
+        return self._passes.get(_hashed(head))
+
+    def admit(self, head: Head, written: bytes, remote: str, scheme: str) -> Pass | None:
+        """A pass for a head that was read, as it was `written`; None where the ordinary way has to see to it."""
         queue = self._queues.get(head.path)
-        if queue is None or not head.plain or not self._broker.takes_at_once:
+        if queue is None or not head.plain:
             return None
         try:
             caller = self._access.admit(_asking(head.named, remote, scheme), "enqueue")
-            job = job_of(self._broker.pipeline, queue, _decode(head.body))
-            self._access.count(caller)
+        except Problem:  # which is found again there, and answered
+            return None
+        if len(self._passes) >= MOST_PASSES:
+            self._passes.clear()
+        found = self._passes[_hashed(written)] = Pass(queue, caller if self._access.by_keys else "", head.length)
+        return found
+
+    def take(self, passed: Pass, body: bytes, remote: str) -> tuple[Job, Answers] | None:
+        """A job and its answer to be; None where the ordinary way has to see to the request."""
+        if not self._broker.takes_at_once:
+            return None
+        try:
+            job = job_of(self._broker.pipeline, passed.queue, _decode(body))
+            self._access.count(passed.caller or remote)
             return job, self._broker.submit(job)
         except (Problem, RiachoError, ValueError, RecursionError):  # found again there, and answered
             return None
@@ -116,17 +141,29 @@ class Lane:
         self._remote, self._scheme = remote, scheme
         self._write = write
         self._head = Head()
+        self._passed: Pass | None = None
+        self._body = b""
         self.answering: Answers | None = None
 
     def read(self, data: bytes) -> bool:
         """Whether these bytes are one whole request. To be asked of all that come in: else nobody knows where the
         next request begins."""
-        return self._head.read(data)
+        end = data.find(b"\r\n\r\n", 0, LONGEST_HEAD) + 4
+        if end < 4:
+            return False
+        head, self._body = data[:end], data[end:]
+        self._passed = self._accepting.known(head)
+        if self._passed and self._passed.length == len(self._body):
+            return True
+        if not self._head.read(data, end):
+            return False
+        self._passed = self._accepting.admit(self._head, head, self._remote, self._scheme)
+        return True
 
     def take(self) -> bool:
         """Answer the request that was read, when Redis has; False where it is not for here."""
-        taken = self._accepting.take(self._head, self._remote, self._scheme)
-        if taken is None:
+        taken = self._passed and self._accepting.take(self._passed, self._body, self._remote)
+        if not taken:
             return False
         job, self.answering = taken
         self.answering.add_done_callback(lambda answer: self._answer(job, answer))
@@ -150,6 +187,10 @@ def response_of(problem: Problem) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in problem.all_headers.items())
     status = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
     return _response(status + lines + SAFE_LINES, problem.body)
+
+
+def _hashed(head: bytes) -> bytes:
+    return hashlib.sha256(head).digest()
 
 
 def _problem(error: BaseException) -> Problem:

@@ -86,6 +86,11 @@ class Access:
         self._is_ours = lru_cache(256)(self._names_us)
         self._scopes: dict[object, Scope | None] = {}
 
+    @property
+    def by_keys(self) -> bool:
+        """Whether it takes a key to come in."""
+        return bool(self._keys)
+
     def needs(self, scope: Scope, route: R) -> R:
         """A route that takes this scope, or admin."""
         self._scopes[route.handler] = scope

@@ -12,7 +12,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
-from api.accepting import Accepting, Head
+from api.accepting import Lane
 from api.access import new_key
 from pipeline import Broker, Job
 from pipeline.keys import Keys
@@ -45,14 +45,13 @@ class Taken(list[bool]):
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
-    ways, take = Taken(), Accepting.take
+    ways, take = Taken(), Lane.take
 
-    def noting(self: Accepting, *args: Any) -> Any:
-        found = take(self, *args)
-        ways.append(found is not None)
-        return found
+    def noting(self: Lane) -> bool:
+        ways.append(take(self))
+        return ways[-1]
 
-    monkeypatch.setattr(Accepting, "take", noting)
+    monkeypatch.setattr(Lane, "take", noting)
     return ways
 
 
@@ -235,8 +234,7 @@ async def test_what_is_odd_is_answered_as_aiohttp_alone_does(
             return [line for line in received.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
 
     found = await all_of_it()
-    monkeypatch.setattr(Accepting, "take", lambda *_: None)
-    monkeypatch.setattr(Head, "read", lambda *_: False)
+    monkeypatch.setattr(Lane, "read", lambda *_: False)
     assert found == await all_of_it()
 
 
