@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 
 MOST_UNSENT = 524_288  # bytes that may wait for one client, besides those on their way
 MOST_PER_SECOND = 1_000.0  # events for those who want the same; of more they are told how many
-PACE = 0.1  # seconds: a busy server's events come in few pieces
+MOST_IN_ALL = 20_000.0  # a second for all clients together; what many want is less for each
+PACE = 0.1  # seconds: a busy server's events come in few pieces, and in fewer
+PACE_EACH = 0.002  # seconds later for each client
+WOKEN_AT_ONCE = 10  # clients: jobs that come in meanwhile do not wait for all of them to be written to
+WAKE_EVERY = 0.002  # seconds
 CATCH_UP = 2.0  # seconds for which one who has seen more than we have waits for us
 STOP_TIMEOUT = 3.0  # seconds
 RETRY_AFTER = {"Retry-After": "5"}
@@ -95,12 +99,16 @@ class Client:
         self._news = asyncio.Event()
 
     def put(self, chunk: bytes) -> None:
-        """Have this sent; cuts off a client that has not taken what came before."""
+        """Have this sent when woken; cuts off a client that has not taken what came before."""
         self._size += len(chunk)
         if self._size > MOST_UNSENT:
             self.cut()
         elif not self.ended:
             self._unsent.append(chunk)
+
+    def wake(self) -> None:
+        """Have it sent now."""
+        if self._unsent:
             self._news.set()
 
     async def take(self, timeout: float) -> bytes:
@@ -147,10 +155,10 @@ class Feed:
         self._left_out = 0
         self._allowance, self._allowed_at = MOST_PER_SECOND, time.monotonic()
 
-    def allow(self, now: float) -> None:
+    def allow(self, now: float, per_second: float) -> None:
         """Let more pass, by the time that went by."""
-        earned = (now - self._allowed_at) * MOST_PER_SECOND
-        self._allowance, self._allowed_at = min(MOST_PER_SECOND, self._allowance + earned), now
+        earned = (now - self._allowed_at) * per_second
+        self._allowance, self._allowed_at = min(per_second, self._allowance + earned), now
 
     def takes(self) -> bool:
         """Whether one more event may pass, which then counts."""
@@ -266,10 +274,11 @@ class Hub:
                 if self._running is not asyncio.current_task():
                     return
                 self._sort(found)
-                if not tail.behind or time.monotonic() > self._handed_out_at + PACE:
+                pace = PACE + self._count * PACE_EACH
+                if not tail.behind or time.monotonic() > self._handed_out_at + pace:
                     self._hand_out()
                 if found and not tail.behind:
-                    await asyncio.sleep(PACE)
+                    await asyncio.sleep(pace)
         except Exception:  # clients come back, and find it begun anew
             log.exception("events are no longer read")
             self._running = None
@@ -282,8 +291,9 @@ class Hub:
     def _sort(self, found: list[Told]) -> None:
         now = time.monotonic()
         self._moved.set()
+        per_second = min(MOST_PER_SECOND, MOST_IN_ALL / max(1, self._count))
         for feed in self._feeds.values():
-            feed.allow(now)
+            feed.allow(now, per_second)
         for told in found:
             self.position[told.partition] = told.id
             if told.said is None:
@@ -297,8 +307,16 @@ class Hub:
         cursor = cursor_of(self.handed_out)
         for feed in self._feeds.values():
             feed.hand_out(cursor)
-        for client in self._clients():
+        clients = self._clients()
+        for client in clients:
             client.end_if_gone()
+        self._wake(clients)
+
+    def _wake(self, clients: list[Client]) -> None:
+        for client in clients[:WOKEN_AT_ONCE]:
+            client.wake()
+        if rest := clients[WOKEN_AT_ONCE:]:
+            asyncio.get_running_loop().call_later(WAKE_EVERY, self._wake, rest)
 
     def _sort_one(self, told: Told, content: bytes) -> None:
         everybody = self._feeds.get(EVERYTHING)

@@ -26,6 +26,7 @@ import msgspec
 import uvloop
 
 from api.demo import free_port
+from benchmarks.crowd import LISTENERS, SLOW
 from benchmarks.engine import Server
 from benchmarks.peers.environments import node_peer
 from benchmarks.peers.process import Process
@@ -51,6 +52,8 @@ CAVEATS = [
     "Accepted means answered with 202 after the job was written to Redis; AOF is everysec, so a crash of the "
     "machine may lose the last second of either.",
     "Riacho checks each payload and counts each shop's jobs (its fairness); BullMQ does neither.",
+    f"crowded: with {SLOW:,} connections that never finish a head, and {LISTENERS} that listen to events; p99 at "
+    "the same load as without them.",
     "http_vs_fastify_bullmq is the median of the rounds' ratios.",
 ]
 
@@ -90,11 +93,18 @@ def measure(*, rounds: int, seconds: float) -> Report:
         for _ in range(rounds):
             server.empty()
             riacho.found["p99"].append(uvloop.run(load.latency(riacho, accepted / 2)))
+        crowded = Contestant("riacho", riacho.address, riacho.process)
+        with _crowd(riacho.address):
+            for _ in range(rounds):
+                server.empty()
+                load.post(crowded, seconds)
+                server.empty()
+                crowded.found["p99"].append(uvloop.run(load.latency(crowded, accepted / 2)))
     knobs: dict[str, float | str] = {"rounds": rounds, "seconds": seconds, "connections": CONNECTIONS} | versions
-    return Report("http", knobs, _figures(riacho, fastify), CAVEATS)
+    return Report("http", knobs, _figures(riacho, fastify, crowded), CAVEATS)
 
 
-def _figures(riacho: Contestant, fastify: Contestant) -> dict[str, float]:
+def _figures(riacho: Contestant, fastify: Contestant, crowded: Contestant) -> dict[str, float]:
     taken, others = riacho.found["accepted_per_second"], fastify.found["accepted_per_second"]
     return {
         "accepted_per_second": statistics.median(taken),
@@ -104,6 +114,8 @@ def _figures(riacho: Contestant, fastify: Contestant) -> dict[str, float]:
             ours / theirs for ours, theirs in zip(taken, others, strict=True)
         ),
         "accept_p99_ms_at_half_load": statistics.median(riacho.found["p99"]),
+        "crowded_accepted_per_second": statistics.median(crowded.found["accepted_per_second"]),
+        "crowded_accept_p99_ms": statistics.median(crowded.found["p99"]),
         "cpu_us_per_request": statistics.median(riacho.found["cpu"]),
         "fastify_bullmq_cpu_us_per_request": statistics.median(fastify.found["cpu"]),
     }
@@ -258,6 +270,20 @@ def _wait_for(address: str) -> None:
             if time.monotonic() > end:
                 raise Unavailable(f"{address} did not answer within {START:g} s") from None
             time.sleep(0.05)
+
+
+@contextmanager
+def _crowd(address: str) -> Iterator[None]:
+    host, port = address.removeprefix("http://").split(":")
+    command = [sys.executable, "-P", "-m", "benchmarks.crowd", host, port]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    try:
+        if not process.stdout or not process.stdout.readline():
+            raise Unavailable("the crowd did not come; is 'ulimit -n' under 2,000?")
+        yield
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @contextmanager
