@@ -28,12 +28,13 @@ class Intake:
         self._waiting: deque[tuple[list[Offer], Answers]] = deque()
         self._planned = False
         self._on_the_way = 0
+        self._loop = asyncio.get_running_loop()  # asked once: it is a system call, and there is an `add` a job
         self._sending: set[asyncio.Task[None]] = set()
 
     def add(self, offers: list[Offer]) -> Answers:
         """One answer for each, in their order; at most as many as go in one call. Who cancels in time gets
         nothing added."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         answers: Answers = loop.create_future()
         self._waiting.append((offers, answers))
         if len(offers) >= WORTH_A_CALL:
