@@ -17,7 +17,7 @@ import msgspec
 
 PREFIX = "RIACHO_"
 # Read elsewhere, or by the test suite.
-OTHER_VARIABLES = {"RIACHO_CONFIG", "RIACHO_TEST_SERVER", "RIACHO_ARTEFACTS"}
+OTHER_VARIABLES = {"RIACHO_CONFIG", "RIACHO_TEST_SERVER", "RIACHO_TEST_FULL", "RIACHO_ARTEFACTS"}
 
 Tree = dict[str, dict[str, Any]]
 T = TypeVar("T")
