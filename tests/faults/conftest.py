@@ -1,4 +1,4 @@
-"""Fixtures of tests that run workers as processes of their own."""
+"""Servers, and workers as processes, that a test has to itself."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +9,7 @@ from api.adapters import Adapters
 from api.root import connector
 from config import Secret, load, replaced
 from pipeline import Broker
+from tests.faults.servers import OwnServer
 from tests.processes import SAMPLES
 
 
@@ -20,6 +21,15 @@ def env(env: dict[str, str]) -> dict[str, str]:
         "RIACHO_AUDIO_CONCURRENCY": "1",
         "RIACHO_WORKER_LEASE": "1",
     }
+
+
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncIterator[OwnServer]:
+    """A server of this test alone."""
+    server = OwnServer(tmp_path)
+    await server.start()
+    yield server
+    await server.stop()
 
 
 @pytest.fixture

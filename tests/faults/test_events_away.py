@@ -1,8 +1,5 @@
 """The server goes away under listeners, and comes back."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from api import hub
@@ -15,14 +12,6 @@ from tests.support import eventually, jobs, stage, unused
 pytestmark = pytest.mark.faults
 
 ONE = Pipeline([stage("one", unused)])
-
-
-@pytest.fixture
-async def own(tmp_path: Path) -> AsyncIterator[OwnServer]:
-    server = OwnServer(tmp_path)
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest.mark.parametrize("forgets", [False, True])

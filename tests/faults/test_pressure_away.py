@@ -31,14 +31,6 @@ def counting_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def own(tmp_path: Path) -> AsyncIterator[OwnServer]:
-    server = OwnServer(tmp_path)
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
 async def client(own: OwnServer, tmp_path: Path) -> AsyncIterator[Client]:
     async with service(settings_of(own.url, "riacho", tmp_path)) as client:
         await eventually(lambda: answers(client), what="answers")

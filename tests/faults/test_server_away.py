@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +21,6 @@ from tests.processes import environment, run
 from tests.support import Connect, Number, add_one, eventually, jobs, stage, until, unused, working
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture
-async def own(tmp_path: Path) -> AsyncIterator[OwnServer]:
-    server = OwnServer(tmp_path)
-    await server.start()
-    yield server
-    await server.stop()
 
 
 def connecting(own: OwnServer, pipeline: Pipeline) -> Connect:
