@@ -1,8 +1,8 @@
 // Fastify in front of BullMQ: takes jobs in over HTTP, as benchmarks/http.py posts them. Prints its versions and its
 // port, and serves until its standard input ends.
 //
-// One queue.add a request is what its documentation shows; a schema lets Fastify compile how it checks and answers.
-// Shown to be no faster here: enableAutoPipelining, and addBulk over what arrives in the same tick.
+// One queue.add a request is what its documentation shows; a schema lets Fastify compile how it checks and answers;
+// with enableAutoPipelining, commands of one tick go out together, which takes less of Node's time.
 
 import { readFileSync } from "node:fs";
 import { Queue } from "bullmq";
@@ -21,7 +21,7 @@ const schema = {
   response: { 202: { type: "object", properties: { jobId: { type: "string" } } } },
 };
 
-const queue = new Queue("audio", { connection: new Redis({ path, maxRetriesPerRequest: null }) });
+const queue = new Queue("audio", { connection: new Redis({ path, maxRetriesPerRequest: null, enableAutoPipelining: true }) });
 await queue.waitUntilReady();
 const app = Fastify();
 app.post("/queue/audio/jobs", { schema }, async (request, reply) => {
