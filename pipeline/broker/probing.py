@@ -44,6 +44,8 @@ class Probing(Producing, Looking):
             view = await self._end_of(job, timeout)
         except Refused as error:
             return str(error)
+        except JobUnknown:
+            return "somebody cleared its stage"
         except TimeoutError:
             return await self._why_not(stage, job, timeout, silent)
         if view.state == "failed":

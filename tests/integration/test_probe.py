@@ -126,6 +126,18 @@ async def test_what_does_not_come_through_says_why_all_at_once(connector: Connec
         noted.finish.set()
 
 
+async def test_a_probe_that_is_cleared_with_its_stage_says_so_and_the_others_come_through(
+    connector: Connector,
+) -> None:
+    cleared, other = stage("cleared", unused), stage("other", unused)
+    connect = connector(Pipeline([cleared, other]))
+    async with connect() as broker, working(connect, Pipeline([other])):
+        probing = asyncio.create_task(broker.probe())
+        await eventually(lambda: broker.clear([cleared]))
+        found = {each.stage: each.error for each in await probing}
+    assert found == {"cleared": "somebody cleared its stage", "other": ""}
+
+
 async def test_a_stage_that_is_drained_refuses_a_probe(connector: Connector) -> None:
     one = stage("one", unused)
     async with connector(Pipeline([one]))() as broker:
