@@ -24,6 +24,7 @@ for i = 6, #ARGV, 7 do
     soonest = math.min(soonest or at, at)
     if ARGV[i + 5] ~= '' then
       redis.call('HSET', p.job .. ARGV[i + 4], 'record', ARGV[i + 5])
+      redis.call('HDEL', p.job .. ARGV[i + 4], 'started') -- a try that did not count has the next one's number
       redis.call('PEXPIRE', p.job .. ARGV[i + 4], ARGV[i + 6])
     end
   end
