@@ -199,10 +199,11 @@ class Consuming(Access):
     async def release(
         self, stage: str, partition: int, consumer: str, deliveries: Sequence[Delivery]
     ) -> list[bool]:
-        """Hand back entries that were never started: due at once, as if not delivered."""
+        """Hand back entries that were never started, or were cut off: due at once, as if not delivered."""
         args: list[Any] = []
         for delivery in deliveries:
-            args += delivery.entry, delivery.attempt, 0, delivery.attempt - 1, b"", b"", 0
+            ran = delivery.job if delivery.started else b""
+            args += delivery.entry, delivery.attempt, 0, delivery.attempt - 1, ran, b"", 0
         return await self._park(stage, partition, consumer, RELEASED, args)
 
     async def _park(self, stage: str, partition: int, consumer: str, lot: bytes, args: list[Any]) -> list[bool]:

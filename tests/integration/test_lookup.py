@@ -171,7 +171,9 @@ async def test_an_active_job_says_when_it_began_and_stays_with_it(
     assert ended.started_at == pytest.approx(since, abs=1000), "the note comes as late as its call is under way"
 
 
-async def test_a_try_that_did_not_count_leaves_no_time_for_the_next(connector: Connector) -> None:
+@pytest.mark.parametrize("cut_off", [False, True])
+async def test_a_try_that_did_not_count_leaves_no_time_for_the_next(connector: Connector, cut_off: bool) -> None:
+    """The next one may be the same worker's, or one's that goes by its name."""
     one = stage("one", unused)
     async with connector(Pipeline([one]))() as broker:
         await broker.ensure_groups()
@@ -180,7 +182,10 @@ async def test_a_try_that_did_not_count_leaves_no_time_for_the_next(connector: C
         first.started = time.monotonic() - 10
         await broker.renew("one", 0, "a", [first])
         assert (await look(broker, job)).started_at
-        await broker.retry(one, 0, "a", [(first, Retry(0.0, counts=False))])
+        if cut_off:
+            await broker.release("one", 0, "a", [first])
+        else:
+            await broker.retry(one, 0, "a", [(first, Retry(0.0, counts=False))])
         (again,) = (await broker.reclaim("one", 0, "a", 60.0, 1)).deliveries
         view = await look(broker, job)
         assert (view.state, view.attempt, again.attempt) == ("active", 1, 1)
