@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from pipeline import Broker, Context, Job, JobId, Pipeline, Retry, RetryPolicy, Stage
 from pipeline.broker.consuming import Tokens
 from pipeline.errors import JobUnknown
+from pipeline.executor import CANCELLED, NOTHING
 from pipeline.keys import Keys
 from pipeline.message import Delivery
 from pipeline.outcome import Throttled
@@ -336,3 +337,24 @@ async def test_a_job_that_never_was_or_is_finished_cannot_be_cancelled(connector
             assert await state(broker, job) == "completed"
         with pytest.raises(JobUnknown):
             await broker.cancel(JobId("one", 0, "1-0"))
+
+
+async def test_what_was_cancelled_is_forgotten_once_it_has_ended_and_no_sooner(
+    connector: Connector, redis: "Redis", namespace: str
+) -> None:
+    """Else each renewal asks for it, and one cancellation a week keeps all those before it."""
+    one = stage("one", Noted())
+    cancelled = Keys(namespace).place("one", 0).cancelled
+    async with connector(Pipeline([one]))() as broker:
+        await broker.ensure_groups()
+        ids = await add_all(broker, [job_of(n) for n in range(3)])
+        ended, runs, finished = await fetch(broker)
+        for job in ids:
+            assert await broker.cancel(job) == "cancelling"
+        await broker.settle(one, 0, [(ended, CANCELLED)])
+        await broker.settle(one, 0, [(finished, NOTHING)])
+        await broker.reclaim("one", 0, "b", 60.0, 10)
+        assert await redis.smembers(cancelled) == {runs.entry}
+        await broker.settle(one, 0, [(runs, CANCELLED)])
+        await broker.reclaim("one", 0, "b", 60.0, 10)
+        assert not await redis.exists(cancelled)
