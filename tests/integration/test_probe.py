@@ -169,3 +169,17 @@ async def test_what_is_left_of_a_probe_is_gone_after_a_minute(
         job = await broker.add_probe(one, 0)
         await until(broker, job, "completed")
         assert 0 < await redis.pttl(Keys(namespace).job(job)) <= 60_000
+
+
+async def test_nothing_is_left_of_a_probe_that_did_not_come_through(
+    connector: Connector, redis: Redis, namespace: str
+) -> None:
+    """Or asking every minute would keep a week of them."""
+    away, old = stage("away", unused), stage("old", unused)
+    async with connector(Pipeline([away, old]))() as broker:
+        await broker.ensure_groups()
+        probing = asyncio.create_task(broker.probe(timeout=0.3))
+        (delivery,) = await broker.fetch("old", 0, "old", 1, 5000)
+        await broker.bury(old, 0, "old", [(delivery, Bury("cannot be read"))])
+        assert all(found.error for found in await probing)
+    assert [key async for key in redis.scan_iter(f"{{{namespace}:0}}:job:*")] == []
