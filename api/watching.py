@@ -80,15 +80,17 @@ class Watch:
 
     async def count(self) -> int:
         """Note the counters; how many partitions have some. A server that is away has none: who asks is told."""
+        asked = time.monotonic()  # answers may be noted in another order than they were given in
         with contextlib.suppress(ServerUnavailable):
             counts = await self._broker.flow()
-            self._meter.note(time.monotonic(), counts)
+            self._meter.note(asked, counts)
             return len(counts)
         return 0
 
     async def _look(self) -> Seen:
+        asked = time.monotonic()
         found = await look(self._broker, self._silent)
-        self._meter.note(time.monotonic(), found.counts)
+        self._meter.note(asked, found.counts)
         load = load_of(self._stages, found, self._meter)
         return Seen(load, found.memory, {stage.name: self._meter.totals(stage.name) for stage in self._stages})
 

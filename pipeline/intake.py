@@ -60,6 +60,9 @@ class Intake:
         try:
             answers = await self._send([offer for offers, _ in callers for offer in offers])
         except Exception as error:  # noqa: BLE001 - it is theirs
+            if isinstance(error.__cause__, TimeoutError):  # nor would those behind it be answered
+                callers += self._waiting
+                self._waiting.clear()
             for _, answered in callers:
                 if not answered.done():
                     answered.set_exception(error)

@@ -40,7 +40,7 @@ class Place(NamedTuple):
         str  # HASH: `paused` (the id the group had come to), `draining`, `full` (until it has come down to this
     )
     # depth), `again` (how many entries were set aside first: the stream counts them twice)
-    cancelled: str  # SET with a TTL: entries to be cancelled by whoever holds them
+    cancelled: str  # SET with a TTL: entries to be cancelled by whoever holds them, until they have ended
     flow: str  # STRING with a TTL: when the stage last refused a job, and how many it had finished by then
     held: str  # prefix of a LIST per tenant: ids of its jobs that are held back, first come first
     job: str  # prefix of a HASH per job, with a TTL: `record`, `next`, `at`, `progress`, `started`; also a channel

@@ -232,7 +232,7 @@ class Consuming(Access):
     async def release(
         self, stage: str, partition: int, consumer: str, deliveries: Sequence[Delivery]
     ) -> list[bool]:
-        """Hand back entries that were never started: due at once, as if not delivered."""
+        """Hand back entries that were never started, or were cut off: due at once, as if not delivered."""
         args: list[Any] = []
         for delivery in deliveries:
             args += delivery.entry, delivery.attempt, 0, delivery.attempt - 1, delivery.job, b"", 0

@@ -108,7 +108,7 @@ def _starts(places: Sequence[tuple[str, int]], after: JobId | None) -> list[str]
     """From where on each place is read. Of letters with the same id those of the first places come first."""
     if after is None:
         return ["+"] * len(places)
-    if after[:2] not in places:
+    if after[:2] not in places or not after.entry.strip("0-"):  # nothing can come before 0-0
         raise BadInput(f"after = {str(after)!r} is no point in this list; take the `next` of the page before")
     come_to = places.index(after[:2])
     return [f"({after.entry}" if index <= come_to else after.entry for index in range(len(places))]

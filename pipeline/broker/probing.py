@@ -44,6 +44,8 @@ class Probing(Producing, Looking):
             view = await self._end_of(job, timeout)
         except Refused as error:
             return str(error)
+        except JobUnknown:
+            return "somebody cleared its stage"
         except TimeoutError:
             return await self._why_not(stage, job, timeout, silent)
         if view.state == "failed":
@@ -57,7 +59,8 @@ class Probing(Producing, Looking):
         """Why a probe has not come through. It is taken out, so that it does not lie in anybody's way."""
         view = await self.look(job)
         with suppress(JobUnknown):  # or it came through just now
-            await self.cancel(job)
+            if await self.cancel(job) == "cancelled":
+                await self._wire.command("DEL", self._keys.job(job))
         if stage.name in await self._paused():
             return "paused"
         if not (await self.workers(silent))[stage.name]:
@@ -71,7 +74,8 @@ class Probing(Producing, Looking):
         """There is nothing in it for a person: a worker of a version that knows no probes buries them unread."""
         dead, letters = self._keys.dead(*job[:2]), self._keys.letters(*job[:2])
         if letter := await self._wire.command("HGET", letters, job.entry):
-            await self._together([("XDEL", dead, letter), ("HDEL", letters, job.entry)])
+            forget = ("DEL", self._keys.job(job))
+            await self._together([("XDEL", dead, letter), ("HDEL", letters, job.entry), forget])
 
     async def _paused(self) -> set[str]:
         return {status.stage for status in await self.status() if status.paused}

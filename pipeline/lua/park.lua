@@ -5,8 +5,8 @@ pseudo-consumer, so its id, and with it the job id, never changes.
 
 KEYS  the entries' place
 ARGV[1] group   ARGV[2] the worker's consumer name   ARGV[3] pseudo-consumer   ARGV[4] signals channel   ARGV[5] stage
-then per entry: id, its delivery count, delay ms, delivery count to set, job's id, record ('' keeps none),
-                record TTL ms
+then per entry: id, its delivery count, delay ms, delivery count to set, job's id ('' if it was not run), record
+                ('' keeps none), record TTL ms
 
 Returns one integer per entry: 1 parked, 0 no longer this consumer's.
 ]]
@@ -24,6 +24,7 @@ for i = 6, #ARGV, 7 do
     redis.call('ZADD', p.due, at, id)
     soonest = math.min(soonest or at, at)
     tell(p, ARGV[i + 4], state, ARGV[i + 3])
+    redis.call('HDEL', p.job .. ARGV[i + 4], 'started') -- a try that did not count has the next one's number
     if ARGV[i + 5] ~= '' then
       redis.call('HSET', p.job .. ARGV[i + 4], 'record', ARGV[i + 5])
       redis.call('PEXPIRE', p.job .. ARGV[i + 4], ARGV[i + 6])

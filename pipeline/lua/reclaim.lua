@@ -2,7 +2,8 @@
 reclaim: take over what is due (parked entries whose time has come) and what was abandoned (entries of
 consumers silent for longer than the lease). Failed and crashed work come back by this one path. On the way
 delayed jobs whose time has come go into the stream, and consumers that hold nothing and were not heard of for ten
-leases are forgotten, and a stage that was full, and is no longer, takes jobs in again. A paused stage gives nothing.
+leases are forgotten, as are cancellations of what ended long ago, and a stage that was full, and is no longer, takes
+jobs in again. A paused stage gives nothing.
 
 KEYS  the place, then what each consumer has held longest
 ARGV[1] group   ARGV[2] the claiming consumer   ARGV[3] lease ms   ARGV[4] most entries to take
@@ -18,6 +19,20 @@ p.full = control[2]
 reopen(p)
 if control[1] then return {-1, taken} end
 local any_cancelled = redis.call('EXISTS', p.cancelled) == 1
+local FEW, DAY = 16, 86400000
+
+-- Whoever lost its lease may run what has ended, and is to hear of it; after a day nobody does. What is held is asked
+-- for first: an entry comes with its envelope.
+local function ended_long_ago(id)
+  if tonumber(string.match(id, '^%d+')) > now - DAY then return false end
+  return not (holder(p.stream, group, id) or redis.call('XRANGE', p.stream, id, id)[1])
+end
+
+if any_cancelled then
+  for _, id in ipairs(redis.call('SRANDMEMBER', p.cancelled, FEW)) do
+    if ended_long_ago(id) then redis.call('SREM', p.cancelled, id) end
+  end
+end
 
 -- Without a limit (any more), or any entries, nobody's account can be in use: what it holds back has to go on.
 if redis.call('EXISTS', p.tenants) == 1 and (limit == 0 or redis.call('XLEN', p.stream) == 0) then

@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 from pipeline import Broker, Context, Job, JobId, Pipeline, Retry, RetryPolicy, Stage
 from pipeline.broker.consuming import Tokens
 from pipeline.errors import JobUnknown
+from pipeline.executor import CANCELLED, NOTHING
 from pipeline.keys import Keys
-from pipeline.message import Delivery
+from pipeline.message import Delivery, seal
 from pipeline.outcome import Throttled
 from tests.support import (
     Connector,
@@ -336,3 +337,22 @@ async def test_a_job_that_never_was_or_is_finished_cannot_be_cancelled(connector
             assert await state(broker, job) == "completed"
         with pytest.raises(JobUnknown):
             await broker.cancel(JobId("one", 0, "1-0"))
+
+
+async def test_what_was_cancelled_is_forgotten_once_it_ended_long_ago_and_no_sooner(
+    connector: Connector, redis: "Redis", namespace: str
+) -> None:
+    """Else one cancellation a week keeps all those before it."""
+    one = stage("one", Noted())
+    place = Keys(namespace).place("one", 0)
+    async with connector(Pipeline([one]))() as broker:
+        await broker.ensure_groups()
+        for n in range(3):
+            await redis.xadd(place.stream, {"e": seal(job_of(n))}, id=f"1-{n}")
+        await add_one(broker, job_of(3))
+        cancelled, runs, finished, new = await fetch(broker)
+        for delivery in (cancelled, runs, finished, new):
+            assert await broker.cancel(delivery.id) == "cancelling"
+        await broker.settle(one, 0, [(cancelled, CANCELLED), (finished, NOTHING), (new, CANCELLED)])
+        await broker.reclaim("one", 0, "b", 60.0, 10)
+        assert await redis.smembers(place.cancelled) == {runs.entry, new.entry}

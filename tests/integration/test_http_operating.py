@@ -166,6 +166,7 @@ async def test_one_letter_whole_takes_an_admin(client: Client, broker: Broker) -
         ("after=5-1", 400, "'5-1' is not a job id"),
         ("queue=audio&after=send-client.0.5-1", 400, "no point in this list"),
         ("after=send-client.7.5-1", 400, "no point in this list"),
+        ("after=send-client.0.0-0", 400, "no point in this list"),
         ("queue=audoi", 404, "did you mean 'audio'?"),
         ("queue=audio&stage=send-client", 404, "queue 'audio' has no kind 'send-client'"),
     ],

@@ -171,6 +171,27 @@ async def test_an_active_job_says_when_it_began_and_stays_with_it(
     assert ended.started_at == pytest.approx(since, abs=1000), "the note comes as late as its call is under way"
 
 
+@pytest.mark.parametrize("cut_off", [False, True])
+async def test_a_try_that_did_not_count_leaves_no_time_for_the_next(connector: Connector, cut_off: bool) -> None:
+    """The next one may be the same worker's, or one's that goes by its name."""
+    one = stage("one", unused)
+    async with connector(Pipeline([one]))() as broker:
+        await broker.ensure_groups()
+        job = await add_one(broker, jobs("one", 1)[0])
+        (first,) = await broker.fetch("one", 0, "a", 1, 1)
+        first.started = time.monotonic() - 10
+        await broker.renew("one", 0, "a", [first])
+        assert (await look(broker, job)).started_at
+        if cut_off:
+            await broker.release("one", 0, "a", [first])
+        else:
+            await broker.retry(one, 0, "a", [(first, Retry(0.0, counts=False))])
+        (again,) = (await broker.reclaim("one", 0, "a", 60.0, 1)).deliveries
+        view = await look(broker, job)
+        assert (view.state, view.attempt, again.attempt) == ("active", 1, 1)
+        assert view.started_at is None, "nobody noted when this one began"
+
+
 @pytest.mark.parametrize("batch", [False, True])
 async def test_a_job_says_which_trace_it_is_part_of_while_it_waits_and_after(
     connector: Connector, spans: InMemorySpanExporter, batch: bool

@@ -126,6 +126,18 @@ async def test_what_does_not_come_through_says_why_all_at_once(connector: Connec
         noted.finish.set()
 
 
+async def test_a_probe_that_is_cleared_with_its_stage_says_so_and_the_others_come_through(
+    connector: Connector,
+) -> None:
+    cleared, other = stage("cleared", unused), stage("other", unused)
+    connect = connector(Pipeline([cleared, other]))
+    async with connect() as broker, working(connect, Pipeline([other])):
+        probing = asyncio.create_task(broker.probe())
+        await eventually(lambda: broker.clear([cleared]))
+        found = {each.stage: each.error for each in await probing}
+    assert found == {"cleared": "somebody cleared its stage", "other": ""}
+
+
 async def test_a_stage_that_is_drained_refuses_a_probe(connector: Connector) -> None:
     one = stage("one", unused)
     async with connector(Pipeline([one]))() as broker:
@@ -157,3 +169,17 @@ async def test_what_is_left_of_a_probe_is_gone_after_a_minute(
         job = await broker.add_probe(one, 0)
         await until(broker, job, "completed")
         assert 0 < await redis.pttl(Keys(namespace).job(job)) <= 60_000
+
+
+async def test_nothing_is_left_of_a_probe_that_did_not_come_through(
+    connector: Connector, redis: Redis, namespace: str
+) -> None:
+    """Or asking every minute would keep a week of them."""
+    away, old = stage("away", unused), stage("old", unused)
+    async with connector(Pipeline([away, old]))() as broker:
+        await broker.ensure_groups()
+        probing = asyncio.create_task(broker.probe(timeout=0.3))
+        (delivery,) = await broker.fetch("old", 0, "old", 1, 5000)
+        await broker.bury(old, 0, "old", [(delivery, Bury("cannot be read"))])
+        assert all(found.error for found in await probing)
+    assert [key async for key in redis.scan_iter(f"{{{namespace}:0}}:job:*")] == []

@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
 
 from api.load import drain_seconds
-from api.watching import Shared
-from pipeline.flow import SPACING, WINDOW, Count, Meter, Rates, Totals, worst
-from tests.support import stage, unused
+from api.watching import Shared, Watch
+from pipeline import Broker, Pipeline
+from pipeline.backpressure import Memory
+from pipeline.flow import SPACING, WINDOW, Count, Meter, Place, Rates, Totals, worst
+from pipeline.views import StageAges, StageStatus
+from tests.support import reached, stage, unused
 
 pytestmark = pytest.mark.unit
 
@@ -122,3 +126,43 @@ async def test_who_asks_at_the_same_time_shares_an_answer_and_a_failure() -> Non
     assert await shared.get() == 7
     assert len(asked) == 2
     await shared.close()
+
+
+class Slow:
+    """A broker on which counting goes through at once, and the rest of a look later."""
+
+    pipeline = Pipeline([STAGE])
+
+    def __init__(self) -> None:
+        self.added = 0
+        self.rest = asyncio.Event()
+
+    async def flow(self) -> dict[Place, Count]:
+        self.added += 10
+        return {("one", 0): Count(self.added, 0, -1, 0)}
+
+    async def memory(self) -> Memory:
+        await self.rest.wait()
+        return Memory(1, 2, full=False)
+
+    async def status(self) -> list[StageStatus]:
+        return [StageStatus("test", "one")]
+
+    async def ages(self) -> dict[str, StageAges]:
+        return {"one": StageAges(None, None)}
+
+    async def workers(self, silent: float) -> dict[str, int]:
+        return {"one": 0}
+
+
+async def test_a_look_that_ends_after_a_later_count_counts_nothing_twice() -> None:
+    broker = Slow()
+    watch = Watch(cast("Broker", broker), 1.0)
+    looking = asyncio.create_task(watch.seen())
+    await reached(lambda: broker.added)
+    await watch.count()
+    broker.rest.set()
+    assert (await looking).totals["one"].added == 20
+    assert (await watch.seen()).totals["one"].added == 20
+    await watch.count()
+    assert watch._meter.totals("one").added == 30

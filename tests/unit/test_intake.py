@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from pipeline.errors import ServerUnavailable
 from pipeline.intake import MOST_ON_THE_WAY, WORTH_A_CALL, Answers, Intake, Offer
 from pipeline.message import Added, JobId
 
@@ -88,3 +89,19 @@ async def test_who_is_gone_before_the_call_gets_nothing_added(server: Server) ->
     server.answering.set()
     assert [ids(await caller) for caller in (first, second, last)] == [["1"], ["2"], ["4"]]
     assert server.calls[2:] == [["4"]]
+
+
+async def test_when_a_call_is_not_answered_in_time_nobody_behind_it_waits_as_long_again() -> None:
+    calls = 0
+
+    async def stand_still(offers: list[Offer]) -> list[Added]:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.01)
+        raise ServerUnavailable("no answer in time") from TimeoutError()
+
+    intake = Intake(stand_still, 3)
+    callers = await adding(intake, *((n,) for n in range(100)))
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    assert {str(answer) for answer in answers} == {"no answer in time"}
+    assert calls <= 2 * MOST_ON_THE_WAY, "those after the first may have been under way with it"
