@@ -5,8 +5,8 @@ pseudo-consumer, so its id, and with it the job id, never changes.
 
 KEYS  the entries' place
 ARGV[1] group   ARGV[2] the worker's consumer name   ARGV[3] pseudo-consumer   ARGV[4] signals channel   ARGV[5] stage
-then per entry: id, its delivery count, delay ms, delivery count to set, job's id ('' if it was not run), record
-                ('' keeps none), record TTL ms
+then per entry: id, its delivery count, delay ms, delivery count to set, job's id, record ('' keeps none), record TTL
+                ms
 
 Returns one integer per entry: 1 parked, 0 no longer this consumer's.
 ]]
