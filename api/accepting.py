@@ -81,15 +81,18 @@ class Head:
 class Accepting:
     """Takes jobs for some queues: those to which every key with the scope `enqueue` may add whatever there is."""
 
-    def __init__(self, broker: Broker, access: Access, queues: Iterable[str]) -> None:
+    def __init__(self, broker: Broker, access: Access, queues: Iterable[str], payload_limit: int) -> None:
         self._broker = broker
         self._access = access
+        self._payload_limit = payload_limit
         self._queues = {f"/queue/{queue}/jobs".encode(): queue for queue in queues}
 
     def take(self, head: Head, remote: str, scheme: str) -> tuple[Job, Answers] | None:
         """A job and its answer to be; None where the ordinary way has to see to the request."""
         queue = self._queues.get(head.path)
-        if queue is None or not head.plain or not self._broker.takes_at_once:
+        if queue is None or not head.plain or len(head.body) > self._payload_limit:
+            return None
+        if not self._broker.takes_at_once:
             return None
         try:
             caller = self._access.admit(_asking(head.named, remote, scheme), "enqueue")

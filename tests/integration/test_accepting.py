@@ -136,6 +136,13 @@ async def test_over_the_limit_both_ways_count_together(serve: Serve, taken: Take
     assert statuses == [202, 202, 429, 429, 429], "the first of three was the fixture's"
 
 
+async def test_a_body_over_the_limit_is_refused_by_both_ways(serve: Serve, taken: Taken) -> None:
+    async with ready(serve, payload_limit=len(JOB)) as client, raw(client) as connection:
+        assert (await answers(connection, request()))[0][0] == 202
+        assert (await answers(connection, request(JOB + b" ")))[0][0] == 413
+    assert taken[-2:] == [True, False]
+
+
 async def test_a_job_is_in_the_stream_once_it_is_answered(
     serve: Serve, taken: Taken, namespace: str, redis: Redis
 ) -> None:
@@ -243,6 +250,15 @@ async def test_what_is_odd_is_answered_as_aiohttp_alone_does(
 # ── clients that go, or do not read ──────────────────────────────────────────────────────────────
 
 
+def connections(client: Client) -> list[Any]:
+    """The service's side of all connections."""
+    served = client.server
+    assert isinstance(served, TestServer)
+    assert served.runner
+    assert served.runner.server
+    return served.runner.server.connections
+
+
 async def test_who_sends_the_next_request_early_is_answered_in_order(serve: Serve, taken: Taken) -> None:
     async with ready(serve) as client, raw(client) as connection:
         connection.writer.write(request())
@@ -292,18 +308,14 @@ async def test_who_does_not_read_is_not_read_from(serve: Serve, taken: Taken, or
     if ordinary:
         content = content.replace(b"\r\n", b"\r\nX-Twice: 1\r\nX-Twice: 2\r\n", 1)
     async with ready(serve) as client, raw(client) as connection:
-        served = client.server
-        assert isinstance(served, TestServer)
-        assert served.runner
-        assert served.runner.server
         assert (await answers(connection, content))[0][0] == 202
-        for protocol in served.runner.server.connections:
+        for protocol in connections(client):
             protocol.pause_writing()  # as the loop does with a full buffer
         taken.clear()
         answering = asyncio.create_task(answers(connection, content))
         done, _ = await asyncio.wait([answering], timeout=0.1)
         assert not done
         assert not taken
-        for protocol in served.runner.server.connections:
+        for protocol in connections(client):
             protocol.resume_writing()
         assert (await answering)[0][0] == 202
