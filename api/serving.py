@@ -115,7 +115,7 @@ class Connection(web.RequestHandler):
         """The short way, where these bytes can take it."""
         if lane.answering:
             self._held += data
-            self._read(on=False)
+            self._pause_transport_reading()
             return True
         if not lane.read(data):
             self._lane = None
@@ -142,21 +142,22 @@ class Connection(web.RequestHandler):
         self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
         if held := self._held:
             self._held = b""
-            self._read(on=not self._paused)
+            self._resume_transport_reading()
             self.data_received(held)
 
     def pause_writing(self) -> None:
         """Nor is a client read from that does not read its answers."""
         super().pause_writing()
-        self._read(on=False)
+        self._pause_transport_reading()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._read(on=not self._held)
+        self._resume_transport_reading()
 
-    def _read(self, *, on: bool) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            (self.transport.resume_reading if on else self.transport.pause_reading)()
+    def _resume_transport_reading(self) -> None:
+        """aiohttp's, which has two reasons of its own to wait."""
+        if not (self._paused or self._held or self._reading_paused or self._buffer_paused):
+            super()._resume_transport_reading()
 
     def begin(self) -> None:
         """The head of a request is there."""

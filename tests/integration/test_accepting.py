@@ -319,3 +319,25 @@ async def test_who_does_not_read_is_not_read_from(serve: Serve, taken: Taken, or
         for protocol in connections(client):
             protocol.resume_writing()
         assert (await answering)[0][0] == 202
+
+
+async def test_who_reads_again_is_not_read_from_before_it_is_answered(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adding, go_on, add = asyncio.Event(), asyncio.Event(), Broker.add
+
+    async def slowly(broker: Broker, jobs: Sequence[Job]) -> list[Added]:
+        adding.set()
+        await go_on.wait()
+        return await add(broker, jobs)
+
+    async with ready(serve) as client, raw(client) as connection:
+        monkeypatch.setattr(Broker, "add", slowly)
+        connection.writer.write(request() * 100)  # more than aiohttp has wait
+        await adding.wait()
+        (protocol,) = [each for each in connections(client) if each._buffer_paused]
+        protocol.pause_writing()
+        protocol.resume_writing()
+        assert not protocol.transport.is_reading()
+        go_on.set()
+        assert [status for status, _, _ in await answers(connection, b"", 100)] == [202] * 100
