@@ -122,6 +122,7 @@ class Connection(web.RequestHandler):
             return False
         # Only with all requests before it answered.
         if not (self._unanswered or self._close or self._force_close) and lane.take():
+            self._rest()  # aiohttp, which sees no request under way, is not to close an idle connection meanwhile
             return True
         self._unanswered += 1
         return False
@@ -139,11 +140,14 @@ class Connection(web.RequestHandler):
         if self.transport is None or self.transport.is_closing():
             return
         self.transport.write(response)
-        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
+        self._rest()
         if held := self._held:
             self._held = b""
             self._resume_transport_reading()
             self.data_received(held)
+
+    def _rest(self) -> None:
+        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
 
     def pause_writing(self) -> None:
         """Nor is a client read from that does not read its answers."""

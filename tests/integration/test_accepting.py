@@ -15,6 +15,8 @@ from redis.asyncio import Redis
 from api.accepting import Accepting, Head
 from api.access import new_key
 from pipeline import Broker, Job
+from pipeline.broker.producing import Producing
+from pipeline.intake import Offer
 from pipeline.keys import Keys
 from pipeline.message import Added
 from tests.desk import Client, Serve, to_client
@@ -341,3 +343,31 @@ async def test_who_reads_again_is_not_read_from_before_it_is_answered(
         assert not protocol.transport.is_reading()
         go_on.set()
         assert [status for status, _, _ in await answers(connection, b"", 100)] == [202] * 100
+
+
+async def test_a_connection_is_not_closed_as_idle_with_an_answer_on_its_way(
+    serve: Serve, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adding, go_on, send = asyncio.Event(), asyncio.Event(), Producing._add
+
+    async def slowly(broker: Broker, partition: int, offers: list[Offer]) -> list[Added]:
+        adding.set()
+        await go_on.wait()
+        return await send(broker, partition, offers)
+
+    monkeypatch.setattr(Producing, "_add", slowly)
+    go_on.set()
+    async with ready(serve) as client, raw(client) as connection:
+        assert (await answers(connection, request()))[0][0] == 202
+        go_on.clear()
+        adding.clear()
+        for protocol in connections(client):
+            protocol._next_keepalive_close_time = 0.0  # it has rested for long when the next request comes
+        answering = asyncio.create_task(answers(connection, request()))
+        await adding.wait()
+        for protocol in connections(client):
+            if protocol._lane:
+                protocol._process_keepalive()
+        go_on.set()
+        assert (await answering)[0][0] == 202
+    assert taken[-2:] == [True, True]
