@@ -37,11 +37,17 @@ class Head:
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep nothing of a request, which may be large, while its connection rests."""
+        self.path, self.body, self._complete = b"", b"", 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.named: dict[bytes, bytes] = {}
 
     def read(self, data: bytes) -> bool:
         """Whether this is a whole request with nothing after it."""
-        self.path, self.body, self._complete = b"", b"", 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.forget()
         end = data.find(b"\r\n\r\n", 0, LONGEST_HEAD)
         if end < 0:
             return False
@@ -134,6 +140,10 @@ class Lane:
         job, self.answering = taken
         self.answering.add_done_callback(lambda answer: self._answer(job, answer))
         return True
+
+    def forget(self) -> None:
+        """Done with the request that was read."""
+        self._head.forget()
 
     def leave(self) -> None:
         """Nobody waits any more: what is not on its way yet is not added."""

@@ -121,11 +121,13 @@ class Connection(web.RequestHandler):
             self._lane = None
             return False
         # Only with all requests before it answered.
-        if not (self._unanswered or self._close or self._force_close) and lane.take():
+        taken = not (self._unanswered or self._close or self._force_close) and lane.take()
+        lane.forget()
+        if taken:
             self._rest()  # aiohttp, which sees no request under way, is not to close an idle connection meanwhile
-            return True
-        self._unanswered += 1
-        return False
+        else:
+            self._unanswered += 1
+        return taken
 
     async def _handle_request(
         self, request: BaseRequest, start_time: float | None, request_handler: Any

@@ -371,3 +371,10 @@ async def test_a_connection_is_not_closed_as_idle_with_an_answer_on_its_way(
         go_on.set()
         assert (await answering)[0][0] == 202
     assert taken[-2:] == [True, True]
+
+
+async def test_nothing_is_kept_of_a_request_that_is_answered(serve: Serve, taken: Taken) -> None:
+    async with ready(serve) as client, raw(client) as connection:
+        for content in (request(), request(b"{}")):
+            await answers(connection, content)
+            assert all(each._lane._head.body == b"" for each in connections(client) if each._lane)
