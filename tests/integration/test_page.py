@@ -1,5 +1,6 @@
 """The live page in a real browser, on a service in trouble of all kinds."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -109,6 +110,42 @@ async def test_all_of_a_stage_are_replayed_once_that_is_confirmed(browser: Brows
         await page.get_by_role("dialog").get_by_role("button", name="Replay all").click()
         await expect(page.locator("#said")).to_contain_text("notification.send-client: put back to work: 60")
     assert len(set(service.asked)) == len(service.asked) == 60
+
+
+async def test_who_looks_elsewhere_meanwhile_replays_only_what_was_confirmed(browser: Browser) -> None:
+    service = Service()
+    others = [letter(number, jobId=f"transcribe.0.{number:02}-0") for number in range(3)]
+    service.letters = [letter(number) for number in range(120)] + others
+    service.stages = {"send-client": {"dead": 120}, "transcribe": {"dead": 3}}
+    second = service.slow["send-client", True] = asyncio.Event()
+    async with seen(browser, service) as visited:
+        page = visited.page
+        await page.locator("#attention").get_by_role("button", name="Show").first.click()
+        await page.locator("#dead-stage").select_option("send-client")
+        await page.get_by_role("button", name="Replay all of this stage").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Replay all").click()
+        await reached(lambda: len(service.asked) == 50)
+        await page.locator("#dead-stage").select_option("transcribe")
+        second.set()
+        await expect(page.locator("#said")).to_contain_text("notification.send-client: put back to work: 120")
+    assert not [path for path in service.asked if "transcribe" in path]
+
+
+async def test_a_late_answer_about_another_stage_is_not_shown(browser: Browser) -> None:
+    service = Service()
+    service.letters = [letter(1), letter(2, jobId="transcribe.0.2-0")]
+    service.stages = {"send-client": {"dead": 1}, "transcribe": {"dead": 1}}
+    late = service.slow["send-client", False] = asyncio.Event()
+    async with seen(browser, service) as visited:
+        page = visited.page
+        await expect(page.locator("#letters li")).to_have_count(2)
+        await page.locator("#dead-stage").select_option("send-client")
+        async with page.expect_response("**/queue/dead?*stage=send-client*"):
+            await page.locator("#dead-stage").select_option("transcribe")
+            await expect(page.locator("#letters li")).to_have_count(1)
+            late.set()
+        await page.evaluate("fetch('/backpressure')")  # by then the page has read it
+        assert await page.locator("#letters a").all_text_contents() == ["transcribe.0.2-0"]
 
 
 async def test_stages_are_paused_by_keyboard_and_the_focus_stays(browser: Browser) -> None:
