@@ -59,6 +59,7 @@ class Service:
         self.slow: dict[tuple[str, bool], asyncio.Event] = {}  # answers about dead letters, to be waited for
         self.free = asyncio.Event()
         self.free.set()
+        self.refuse, self.refusing = self.free, 0  # requests without the key, and how many wait to be told
 
     def app(self) -> web.Application:
         """The application."""
@@ -85,9 +86,16 @@ class Service:
     @web.middleware
     async def guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if request.path.startswith(("/queue", "/back")):
+            await self._wait_to_refuse(request)
             self._admit(request)
         answer: web.StreamResponse = await handler(request)
         return answer
+
+    async def _wait_to_refuse(self, request: web.Request) -> None:
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            self.refusing += 1
+            await self.refuse.wait()
+            self.refusing -= 1
 
     def _admit(self, request: web.Request) -> None:
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, expect
 
@@ -92,6 +93,42 @@ async def test_trouble_is_told_with_the_age_of_the_figures(browser: Browser) -> 
         await server.close()
         await visited.hurry()
         await expect(state).to_have_text("Connection lost")
+
+
+async def test_it_works_below_the_path_of_a_proxy_and_from_a_broken_link(browser: Browser) -> None:
+    service = Service()
+    service.jobs[JOB] = {**TOLD, "state": "failed"}
+    outer = web.Application()
+    outer.add_subapp("/riacho/", service.app())
+    async with TestServer(outer) as server, visit(browser, str(server.make_url("/riacho/"))) as visited:
+        page = visited.page
+        await page.evaluate("location.hash = '#job=100%'")
+        await expect(page.locator("#overall-state")).to_have_text("Keeping up")
+        await page.fill("#job-id", JOB)
+        await page.press("#job-id", "Enter")
+        await expect(page.locator("#job .mark")).to_have_text("failed")
+
+
+async def test_a_late_answer_to_the_last_key_costs_nobody_the_new_one(browser: Browser) -> None:
+    service = Service()
+    service.key = "riacho_old"
+    async with seen(browser, service) as visited:
+        page = visited.page
+        await page.get_by_label("Key", exact=True).fill("riacho_old")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#overall-state")).to_have_text("Keeping up")
+        service.key, service.refuse = "riacho_new", asyncio.Event()
+        await visited.hurry()
+        await reached(lambda: service.refusing > 0)
+        await page.locator("#key-button").click()
+        await page.get_by_label("Key", exact=True).fill("riacho_new")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        service.refuse.set()
+        await reached(lambda: service.refusing == 0)
+        await visited.hurry()
+        await expect(page.locator("#overall-state")).to_have_text("Keeping up")
+        assert await page.evaluate("sessionStorage['riacho.key']") == "riacho_new"
 
 
 async def test_all_of_a_stage_are_replayed_once_that_is_confirmed(browser: Browser) -> None:
