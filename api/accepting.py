@@ -40,18 +40,25 @@ class Head:
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep nothing of a request while its connection rests."""
+        self.path, self.length, self._complete = b"", -1, 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.named: dict[bytes, bytes] = {}
 
     def read(self, data: bytes, end: int) -> bool:
         """Whether this is a whole request, whose head ends at `end`, with nothing after it."""
-        self.path, self._complete = b"", 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.forget()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return False
         self.named = dict(self.headers)
         length = self.named.get(b"content-length", b"0")
-        self.length = int(length) if length.isdigit() else -1
+        if length.isdigit():
+            self.length = int(length)
         return self._complete == 1 and len(data) == end + self.length
 
     @property
@@ -88,9 +95,10 @@ class Pass(NamedTuple):
 class Accepting:
     """Takes jobs for some queues: those to which every key with the scope `enqueue` may add whatever there is."""
 
-    def __init__(self, broker: Broker, access: Access, queues: Iterable[str]) -> None:
+    def __init__(self, broker: Broker, access: Access, queues: Iterable[str], payload_limit: int) -> None:
         self._broker = broker
         self._access = access
+        self._payload_limit = payload_limit
         self._queues = {f"/queue/{queue}/jobs".encode(): queue for queue in queues}
         # By their hash, as there are keys in them: a client sends the same one again and again.
         self._passes: dict[bytes, Pass] = {}
@@ -102,7 +110,7 @@ class Accepting:
     def admit(self, head: Head, written: bytes, remote: str, scheme: str) -> Pass | None:
         """A pass for a head that was read, as it was `written`; None where the ordinary way has to see to it."""
         queue = self._queues.get(head.path)
-        if queue is None or not head.plain:
+        if queue is None or not head.plain or head.length > self._payload_limit:
             return None
         try:
             caller = self._access.admit(_asking(head.named, remote, scheme), "enqueue")
@@ -158,6 +166,7 @@ class Lane:
         if not self._head.read(data, end):
             return False
         self._passed = self._accepting.admit(self._head, head, self._remote, self._scheme)
+        self._head.forget()
         return True
 
     def take(self) -> bool:
@@ -168,6 +177,10 @@ class Lane:
         job, self.answering = taken
         self.answering.add_done_callback(lambda answer: self._answer(job, answer))
         return True
+
+    def forget(self) -> None:
+        """Done with the request that was read: its body may be large."""
+        self._body = b""
 
     def leave(self) -> None:
         """Nobody waits any more: what is not on its way yet is not added."""

@@ -46,7 +46,8 @@ def build_app(
     app.cleanup_ctx.append(watch.running)
     app.on_shutdown.append(events.close)
     app[READ_TIMEOUT] = settings.http.read_timeout
-    app[ACCEPTING] = Accepting(broker, access, [queue for queue in broker.pipeline.queues if queue != "cleanup"])
+    ordinary = [queue for queue in broker.pipeline.queues if queue != "cleanup"]
+    app[ACCEPTING] = Accepting(broker, access, ordinary, settings.http.payload_limit)
     app.add_routes(
         [
             access.free(web.get("/webhooks/whatsapp", webhook.handshake, allow_head=False)),

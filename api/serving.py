@@ -115,16 +115,19 @@ class Connection(web.RequestHandler):
         """The short way, where these bytes can take it."""
         if lane.answering:
             self._held += data
-            self._read(on=False)
+            self._pause_transport_reading()
             return True
         if not lane.read(data):
             self._lane = None
             return False
         # Only with all requests before it answered.
-        if not (self._unanswered or self._close or self._force_close) and lane.take():
-            return True
-        self._unanswered += 1
-        return False
+        taken = not (self._unanswered or self._close or self._force_close) and lane.take()
+        lane.forget()
+        if taken:
+            self._rest()  # aiohttp, which sees no request under way, is not to close an idle connection meanwhile
+        else:
+            self._unanswered += 1
+        return taken
 
     async def _handle_request(
         self, request: BaseRequest, start_time: float | None, request_handler: Any
@@ -139,24 +142,28 @@ class Connection(web.RequestHandler):
         if self.transport is None or self.transport.is_closing():
             return
         self.transport.write(response)
-        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
+        self._rest()
         if held := self._held:
             self._held = b""
-            self._read(on=not self._paused)
+            self._resume_transport_reading()
             self.data_received(held)
+
+    def _rest(self) -> None:
+        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
 
     def pause_writing(self) -> None:
         """Nor is a client read from that does not read its answers."""
         super().pause_writing()
-        self._read(on=False)
+        self._pause_transport_reading()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._read(on=not self._held)
+        self._resume_transport_reading()
 
-    def _read(self, *, on: bool) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            (self.transport.resume_reading if on else self.transport.pause_reading)()
+    def _resume_transport_reading(self) -> None:
+        """aiohttp's, which has two reasons of its own to wait."""
+        if not (self._paused or self._held or self._reading_paused or self._buffer_paused):
+            super()._resume_transport_reading()
 
     def begin(self) -> None:
         """The head of a request is there."""

@@ -37,7 +37,7 @@ def worst(parts: list[Answers]) -> str:
 
 def letter(number: int, **other: Any) -> Answers:
     """A dead letter."""
-    job = f"send-client.0.17953954000{number:02}-0"
+    job = f"send-client.0.1795395400{number:03}-0"
     about = {"reason": "gave up after 4 tries", "error": "WhatsAppDown: 503 after 20 s", "attempt": 4}
     return {"jobId": job, "letter": f"{number}-0", **about, "buriedAt": 1_795_395_400_000} | other
 
@@ -56,6 +56,10 @@ class Service:
         self.resumed_from: list[str | None] = []
         self.told: list[bytes] = []  # of events, one connection each
         self.closing = asyncio.Event()
+        self.slow: dict[tuple[str, bool], asyncio.Event] = {}  # answers about dead letters, to be waited for
+        self.free = asyncio.Event()
+        self.free.set()
+        self.refuse, self.refusing = self.free, 0  # requests without the key, and how many wait to be told
 
     def app(self) -> web.Application:
         """The application."""
@@ -82,9 +86,16 @@ class Service:
     @web.middleware
     async def guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if request.path.startswith(("/queue", "/back")):
+            await self._wait_to_refuse(request)
             self._admit(request)
         answer: web.StreamResponse = await handler(request)
         return answer
+
+    async def _wait_to_refuse(self, request: web.Request) -> None:
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            self.refusing += 1
+            await self.refuse.wait()
+            self.refusing -= 1
 
     def _admit(self, request: web.Request) -> None:
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
@@ -111,7 +122,10 @@ class Service:
 
     async def dead(self, request: web.Request) -> web.Response:
         after, limit = request.query.get("after", ""), int(request.query["limit"])
+        await self.slow.get((request.query.get("stage", ""), bool(after)), self.free).wait()
         found = [each for each in self.letters if each["jobId"] > after]
+        if wanted := request.query.get("stage"):
+            found = [each for each in found if each["jobId"].startswith(wanted)]
         following = found[limit - 1]["jobId"] if len(found) > limit else None
         return web.json_response({"letters": found[:limit], "next": following})
 

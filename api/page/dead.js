@@ -52,28 +52,31 @@ export function offer(found) {
 }
 
 async function again() {
+  const stage = byId("dead-stage").value;
+  let found = { letters: [], next: null };
+  let said = "";
   try {
-    const answer = await page();
-    letters = answer.letters;
-    next = answer.next;
-    note = letters.length ? "" : t("dead.none");
+    found = await page(stage);
+    said = found.letters.length ? "" : t("dead.none");
   } catch (error) {
-    letters = [];
-    next = null;
-    note = error instanceof Refused && error.status === 404 ? t("missing") : inWords(error);
+    said = error instanceof Refused && error.status === 404 ? t("missing") : inWords(error);
   }
+  if (stage !== byId("dead-stage").value) return; // another one was chosen meanwhile, and is asked for
+  ({ letters, next } = found);
+  note = said;
   show();
 }
 
 async function more() {
-  const answer = await page(next);
+  const stage = byId("dead-stage").value;
+  const answer = await page(stage, next);
+  if (stage !== byId("dead-stage").value) return;
   letters = [...letters, ...answer.letters].slice(0, MOST_SHOWN);
   next = letters.length < MOST_SHOWN ? answer.next : null;
   show();
 }
 
-async function page(after = null) {
-  const stage = byId("dead-stage").value;
+async function page(stage, after = null) {
   const asked = new URLSearchParams({ limit: PAGE });
   if (stage) asked.set("stage", stage);
   if (stage && queueOfStage(stage)) asked.set("queue", queueOfStage(stage));
@@ -140,7 +143,7 @@ async function replayAll() {
   if (!stage || !(await confirmed("replay", { stage: stage.name, count: count(stage.dead) }))) return "";
   busy = true;
   try {
-    const done = await replayPages(stage.dead);
+    const done = await replayPages(stage.stage, stage.dead);
     return t("dead.replayedAll", { count: count(done), stage: stage.name });
   } finally {
     busy = false;
@@ -149,10 +152,11 @@ async function replayAll() {
   }
 }
 
-// No more than there were: what is buried anew meanwhile has just been tried.
-async function replayPages(most) {
+// No more than there were: what is buried anew meanwhile has just been tried. And of this stage, whichever the
+// reader chooses meanwhile.
+async function replayPages(stage, most) {
   let done = 0;
-  let found = await page();
+  let found = await page(stage);
   while (found.letters.length && done < most) {
     const todo = found.letters.slice(0, most - done);
     await eachOf(todo, async (letter) => {
@@ -161,7 +165,7 @@ async function replayPages(most) {
       say(byId("dead-note"), t("dead.replaying", { done: count(done), most: count(most) }));
     });
     if (!found.next) break;
-    found = await page(found.next);
+    found = await page(stage, found.next);
   }
   return done;
 }

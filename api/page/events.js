@@ -88,6 +88,7 @@ async function stream(opened) {
       parse(text);
     }
   } finally {
+    end.abort(); // where an event could not be read the stream is still open
     clearTimeout(silence);
     document.removeEventListener("visibilitychange", hide);
   }

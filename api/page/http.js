@@ -56,20 +56,21 @@ async function ask(path, options = {}) {
 
 /** An answer whose body is still to be read. Throws Refused, Unreachable. */
 export async function open(path, options = {}) {
-  const authorization = key ? { Authorization: `Bearer ${key}` } : {};
+  const used = key;
+  const authorization = used ? { Authorization: `Bearer ${used}` } : {};
   let answer;
   try {
-    answer = await fetch(path, { ...options, cache: "no-store", headers: { ...options.headers, ...authorization } });
+    answer = await fetch(`.${path}`, { ...options, cache: "no-store", headers: { ...options.headers, ...authorization } });
   } catch (error) {
     throw new Unreachable(String(error));
   }
-  if (!answer.ok) throw await refusal(answer);
+  if (!answer.ok) throw await refusal(answer, used);
   return answer;
 }
 
-async function refusal(answer) {
+async function refusal(answer, used) {
   const problem = await answer.json().catch(() => ({}));
   const scope = /scope="([^"]*)"/.exec(answer.headers.get("WWW-Authenticate") ?? "")?.[1] ?? "";
-  if (answer.status === 401) onKeyWanted(hasKey());
+  if (answer.status === 401 && used === key) onKeyWanted(hasKey()); // else there is another key by now
   return new Refused(answer.status, problem ?? {}, scope);
 }

@@ -35,7 +35,7 @@ export function startJob(trace, stages) {
 
 /** Look a job up; its id is in the page's address then, so that it can be passed on. */
 export function find(id) {
-  if (decodeURIComponent(location.hash) === `#job=${id}`) open(id);
+  if (idIn(location.hash) === id) open(id);
   else location.hash = `job=${encodeURIComponent(id)}`;
 }
 

@@ -15,6 +15,8 @@ from redis.asyncio import Redis
 from api.accepting import Lane
 from api.access import new_key
 from pipeline import Broker, Job
+from pipeline.broker.producing import Producing
+from pipeline.intake import Offer
 from pipeline.keys import Keys
 from pipeline.message import Added
 from tests.desk import Client, Serve, to_client
@@ -135,6 +137,13 @@ async def test_over_the_limit_both_ways_count_together(serve: Serve, taken: Take
     assert statuses == [202, 202, 429, 429, 429], "the first of three was the fixture's"
 
 
+async def test_a_body_over_the_limit_is_refused_by_both_ways(serve: Serve, taken: Taken) -> None:
+    async with ready(serve, payload_limit=len(JOB)) as client, raw(client) as connection:
+        assert (await answers(connection, request()))[0][0] == 202
+        assert (await answers(connection, request(JOB + b" ")))[0][0] == 413
+    assert taken[-2:] == [True, False]
+
+
 async def test_a_job_is_in_the_stream_once_it_is_answered(
     serve: Serve, taken: Taken, namespace: str, redis: Redis
 ) -> None:
@@ -241,6 +250,15 @@ async def test_what_is_odd_is_answered_as_aiohttp_alone_does(
 # ── clients that go, or do not read ──────────────────────────────────────────────────────────────
 
 
+def connections(client: Client) -> list[Any]:
+    """The service's side of all connections."""
+    served = client.server
+    assert isinstance(served, TestServer)
+    assert served.runner
+    assert served.runner.server
+    return served.runner.server.connections
+
+
 async def test_who_sends_the_next_request_early_is_answered_in_order(serve: Serve, taken: Taken) -> None:
     async with ready(serve) as client, raw(client) as connection:
         connection.writer.write(request())
@@ -290,18 +308,73 @@ async def test_who_does_not_read_is_not_read_from(serve: Serve, taken: Taken, or
     if ordinary:
         content = content.replace(b"\r\n", b"\r\nX-Twice: 1\r\nX-Twice: 2\r\n", 1)
     async with ready(serve) as client, raw(client) as connection:
-        served = client.server
-        assert isinstance(served, TestServer)
-        assert served.runner
-        assert served.runner.server
         assert (await answers(connection, content))[0][0] == 202
-        for protocol in served.runner.server.connections:
+        for protocol in connections(client):
             protocol.pause_writing()  # as the loop does with a full buffer
         taken.clear()
         answering = asyncio.create_task(answers(connection, content))
         done, _ = await asyncio.wait([answering], timeout=0.1)
         assert not done
         assert not taken
-        for protocol in served.runner.server.connections:
+        for protocol in connections(client):
             protocol.resume_writing()
         assert (await answering)[0][0] == 202
+
+
+async def test_who_reads_again_is_not_read_from_before_it_is_answered(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adding, go_on, add = asyncio.Event(), asyncio.Event(), Broker.add
+
+    async def slowly(broker: Broker, jobs: Sequence[Job]) -> list[Added]:
+        adding.set()
+        await go_on.wait()
+        return await add(broker, jobs)
+
+    async with ready(serve) as client, raw(client) as connection:
+        monkeypatch.setattr(Broker, "add", slowly)
+        connection.writer.write(request() * 100)  # more than aiohttp has wait
+        await adding.wait()
+        (protocol,) = [each for each in connections(client) if each._buffer_paused]
+        protocol.pause_writing()
+        protocol.resume_writing()
+        assert not protocol.transport.is_reading()
+        go_on.set()
+        assert [status for status, _, _ in await answers(connection, b"", 100)] == [202] * 100
+
+
+async def test_a_connection_is_not_closed_as_idle_with_an_answer_on_its_way(
+    serve: Serve, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adding, go_on, send = asyncio.Event(), asyncio.Event(), Producing._add
+
+    async def slowly(broker: Broker, partition: int, offers: list[Offer]) -> list[Added]:
+        adding.set()
+        await go_on.wait()
+        return await send(broker, partition, offers)
+
+    monkeypatch.setattr(Producing, "_add", slowly)
+    go_on.set()
+    async with ready(serve) as client, raw(client) as connection:
+        assert (await answers(connection, request()))[0][0] == 202
+        go_on.clear()
+        adding.clear()
+        for protocol in connections(client):
+            protocol._next_keepalive_close_time = 0.0  # it has rested for long when the next request comes
+        answering = asyncio.create_task(answers(connection, request()))
+        await adding.wait()
+        for protocol in connections(client):
+            if protocol._lane:
+                protocol._process_keepalive()
+        go_on.set()
+        assert (await answering)[0][0] == 202
+    assert taken[-2:] == [True, True]
+
+
+async def test_nothing_is_kept_of_a_request_that_is_answered(serve: Serve, taken: Taken) -> None:
+    async with ready(serve) as client, raw(client) as connection:
+        for content in (request(), request(b"{}")):
+            await answers(connection, content)
+            assert all(
+                not each._lane._body and not each._lane._head.headers for each in connections(client) if each._lane
+            )

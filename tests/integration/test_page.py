@@ -1,10 +1,12 @@
 """The live page in a real browser, on a service in trouble of all kinds."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, expect
 
@@ -93,6 +95,42 @@ async def test_trouble_is_told_with_the_age_of_the_figures(browser: Browser) -> 
         await expect(state).to_have_text("Connection lost")
 
 
+async def test_it_works_below_the_path_of_a_proxy_and_from_a_broken_link(browser: Browser) -> None:
+    service = Service()
+    service.jobs[JOB] = {**TOLD, "state": "failed"}
+    outer = web.Application()
+    outer.add_subapp("/riacho/", service.app())
+    async with TestServer(outer) as server, visit(browser, str(server.make_url("/riacho/"))) as visited:
+        page = visited.page
+        await page.evaluate("location.hash = '#job=100%'")
+        await expect(page.locator("#overall-state")).to_have_text("Keeping up")
+        await page.fill("#job-id", JOB)
+        await page.press("#job-id", "Enter")
+        await expect(page.locator("#job .mark")).to_have_text("failed")
+
+
+async def test_a_late_answer_to_the_last_key_costs_nobody_the_new_one(browser: Browser) -> None:
+    service = Service()
+    service.key = "riacho_old"
+    async with seen(browser, service) as visited:
+        page = visited.page
+        await page.get_by_label("Key", exact=True).fill("riacho_old")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#overall-state")).to_have_text("Keeping up")
+        service.key, service.refuse = "riacho_new", asyncio.Event()
+        await visited.hurry()
+        await reached(lambda: service.refusing > 0)
+        await page.locator("#key-button").click()
+        await page.get_by_label("Key", exact=True).fill("riacho_new")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        service.refuse.set()
+        await reached(lambda: service.refusing == 0)
+        await visited.hurry()
+        await expect(page.locator("#overall-state")).to_have_text("Keeping up")
+        assert await page.evaluate("sessionStorage['riacho.key']") == "riacho_new"
+
+
 async def test_all_of_a_stage_are_replayed_once_that_is_confirmed(browser: Browser) -> None:
     service = Service()
     service.letters = [letter(number) for number in range(60)]
@@ -109,6 +147,42 @@ async def test_all_of_a_stage_are_replayed_once_that_is_confirmed(browser: Brows
         await page.get_by_role("dialog").get_by_role("button", name="Replay all").click()
         await expect(page.locator("#said")).to_contain_text("notification.send-client: put back to work: 60")
     assert len(set(service.asked)) == len(service.asked) == 60
+
+
+async def test_who_looks_elsewhere_meanwhile_replays_only_what_was_confirmed(browser: Browser) -> None:
+    service = Service()
+    others = [letter(number, jobId=f"transcribe.0.{number:02}-0") for number in range(3)]
+    service.letters = [letter(number) for number in range(120)] + others
+    service.stages = {"send-client": {"dead": 120}, "transcribe": {"dead": 3}}
+    second = service.slow["send-client", True] = asyncio.Event()
+    async with seen(browser, service) as visited:
+        page = visited.page
+        await page.locator("#attention").get_by_role("button", name="Show").first.click()
+        await page.locator("#dead-stage").select_option("send-client")
+        await page.get_by_role("button", name="Replay all of this stage").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Replay all").click()
+        await reached(lambda: len(service.asked) == 50)
+        await page.locator("#dead-stage").select_option("transcribe")
+        second.set()
+        await expect(page.locator("#said")).to_contain_text("notification.send-client: put back to work: 120")
+    assert not [path for path in service.asked if "transcribe" in path]
+
+
+async def test_a_late_answer_about_another_stage_is_not_shown(browser: Browser) -> None:
+    service = Service()
+    service.letters = [letter(1), letter(2, jobId="transcribe.0.2-0")]
+    service.stages = {"send-client": {"dead": 1}, "transcribe": {"dead": 1}}
+    late = service.slow["send-client", False] = asyncio.Event()
+    async with seen(browser, service) as visited:
+        page = visited.page
+        await expect(page.locator("#letters li")).to_have_count(2)
+        await page.locator("#dead-stage").select_option("send-client")
+        async with page.expect_response("**/queue/dead?*stage=send-client*"):
+            await page.locator("#dead-stage").select_option("transcribe")
+            await expect(page.locator("#letters li")).to_have_count(1)
+            late.set()
+        await page.evaluate("fetch('/backpressure')")  # by then the page has read it
+        assert await page.locator("#letters a").all_text_contents() == ["transcribe.0.2-0"]
 
 
 async def test_stages_are_paused_by_keyboard_and_the_focus_stays(browser: Browser) -> None:
