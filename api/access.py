@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from api.limits import Limit
+from api.limits import Limit, place_of
 from api.problems import Handler, Problem
 from config.settings import Http, Key, Scope
 from pipeline import RiachoError
@@ -22,6 +22,8 @@ from pipeline import RiachoError
 CALLER = web.RequestKey("caller", str)  # the name of the key it came with; '' where there are none
 PREFIX = "riacho_"  # by which scanners of repositories find a key where none should be
 CHALLENGE = 'Bearer realm="riacho"'
+WRONG_KEYS_A_MINUTE = 20  # from one address
+MINUTE = 60.0
 
 R = TypeVar("R", bound=web.RouteDef)
 
@@ -64,6 +66,14 @@ def check_exposure(http: Http) -> None:
     )
 
 
+class UnknownKey(Problem):
+    """There was a key, or something in its place, and it is none of ours."""
+
+    def __init__(self) -> None:
+        challenge = {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'}
+        super().__init__(401, "Unauthorized", "Authorization has no key that is known here.", challenge)
+
+
 class Asking(NamedTuple):
     """What of a request says who makes it."""
 
@@ -83,6 +93,7 @@ class Access:
         self._open = http.open
         self._hosts = {host.lower() for host in http.hosts}
         self._limit = Limit(http.requests_per_second)
+        self._wrong_keys = Limit(WRONG_KEYS_A_MINUTE / MINUTE, burst=MINUTE)
         self._is_ours = lru_cache(256)(self._names_us)
         self._scopes: dict[object, Scope | None] = {}
 
@@ -107,23 +118,32 @@ class Access:
         """Middleware. Raises Problem 401, 403, 429."""
         match = request.match_info
         if match.http_exception is None and (scope := self._scopes[match.handler]) is not None:
-            caller = self.admit(_asking(request), scope)
+            caller = self._admit_counted(_asking(request), scope)
             request[CALLER] = caller if self._keys else ""
             self.count(caller)
         return await handler(request)
 
+    def _admit_counted(self, asking: Asking, scope: Scope) -> str:
+        """As `admit`; too many wrong keys from an address are answered with 429. A right key is taken from there,
+        too, or anybody behind the same router could lock the others out."""
+        try:
+            return self.admit(asking, scope)
+        except UnknownKey:
+            _count(
+                self._wrong_keys, place_of(asking.remote), "Too many keys that are not known here came from there"
+            )
+            raise
+
     def count(self, caller: str) -> None:
         """One request more of this caller. Raises Problem 429."""
-        if wait := self._limit.wait(caller):
-            retry = {"Retry-After": str(math.ceil(wait))}
-            raise Problem(429, "Too many requests", f"That is over the limit; try again in {wait:.1g} s.", retry)
+        _count(self._limit, caller, "That is over the limit")
 
     def admit(self, asking: Asking, scope: Scope) -> str:
-        """Who it is: the name of a key, or an address. Raises Problem 401, 403."""
+        """Who it is: the name of a key, or a place (see `place_of`). Raises Problem 401, 403."""
         if self._keys:
             return self._admit_key(asking.authorization, scope)
         self._admit_neighbour(asking)
-        return asking.remote
+        return place_of(asking.remote)
 
     def _admit_key(self, offered: Sequence[str], scope: Scope) -> str:
         name = self._key_of(offered)
@@ -139,8 +159,7 @@ class Access:
             raise Problem(401, "Unauthorized", detail, {"WWW-Authenticate": CHALLENGE})
         found = self._known(offered[0]) if len(offered) == 1 else None
         if found is None:
-            detail = "Authorization has no key that is known here."
-            raise Problem(401, "Unauthorized", detail, {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'})
+            raise UnknownKey
         return found
 
     def _known(self, authorization: str) -> str | None:
@@ -168,6 +187,12 @@ class Access:
         except ValueError:
             return False
         return name in self._hosts or name == "localhost" or _is_loopback(name)
+
+
+def _count(limit: Limit, caller: str, over: str) -> None:
+    if wait := limit.wait(caller):
+        detail = f"{over}; try again in {wait:.1g} s."
+        raise Problem(429, "Too many requests", detail, {"Retry-After": str(math.ceil(wait))})
 
 
 def _asking(request: web.Request) -> Asking:
