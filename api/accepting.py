@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
 from api.access import Access, Asking
-from api.headers import SAFE
+from api.headers import safe_headers
 from api.problems import Problem, problem_of, problem_of_refusal, unexpected
 from api.queues import Accepted, JobRequest, job_of
 from pipeline import Broker, RiachoError
@@ -25,8 +25,14 @@ LONGEST_HEAD = 8_000  # bytes; what has more is not the request that comes most
 MOST_HEADERS = 32
 # Headers that change what a request means, or how it is to be answered.
 UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
-SAFE_LINES = "".join(f"{name}: {value}\r\n" for name, value in SAFE.items())
-ACCEPTED = f"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n{SAFE_LINES}"
+SAFE_LINES = {
+    scheme: "".join(f"{name}: {value}\r\n" for name, value in safe_headers(scheme).items())
+    for scheme in ("http", "https")
+}
+ACCEPTED = {
+    scheme: f"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n{lines}"
+    for scheme, lines in SAFE_LINES.items()
+}
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(JobRequest).decode
@@ -99,10 +105,10 @@ class Accepting:
         except (Problem, RiachoError, ValueError, RecursionError):  # found again there, and answered
             return None
 
-    def response(self, job: Job, added: Added) -> bytes:
+    def response(self, job: Job, added: Added, scheme: str) -> bytes:
         if added.refusal:
-            return response_of(problem_of_refusal(self._broker.pipeline.stage(job.stage), added.refusal))
-        return _response(ACCEPTED, _encode(Accepted(str(added.id), added.duplicate)))
+            return response_of(problem_of_refusal(self._broker.pipeline.stage(job.stage), added.refusal), scheme)
+        return _response(ACCEPTED[scheme], _encode(Accepted(str(added.id), added.duplicate)))
 
 
 ACCEPTING = web.AppKey("accepting", Accepting)
@@ -141,15 +147,18 @@ class Lane:
         self.answering = None
         if answer.cancelled():
             return
-        error = answer.exception()
-        self._write(response_of(_problem(error)) if error else self._accepting.response(job, answer.result()[0]))
+        scheme, error = self._scheme, answer.exception()
+        if error:
+            self._write(response_of(_problem(error), scheme))
+        else:
+            self._write(self._accepting.response(job, answer.result()[0], scheme))
 
 
-def response_of(problem: Problem) -> bytes:
+def response_of(problem: Problem, scheme: str) -> bytes:
     """A problem as it goes over the wire."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in problem.all_headers.items())
     status = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
-    return _response(status + lines + SAFE_LINES, problem.body)
+    return _response(status + lines + SAFE_LINES[scheme], problem.body)
 
 
 def _problem(error: BaseException) -> Problem:

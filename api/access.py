@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import ipaddress
+import logging
 import math
 import secrets
 import socket
@@ -18,6 +19,8 @@ from api.limits import Limit, place_of
 from api.problems import Handler, Problem
 from config.settings import Http, Key, Scope
 from pipeline import RiachoError
+
+log = logging.getLogger(__name__)
 
 CALLER = web.RequestKey("caller", str)  # the name of the key it came with; '' where there are none
 PREFIX = "riacho_"  # by which scanners of repositories find a key where none should be
@@ -57,13 +60,20 @@ def settings_lines(keys: Mapping[str, Key], name: str) -> tuple[str, str]:
 
 def check_exposure(http: Http) -> None:
     """Raises Exposed where anybody on a network could use the service without a key."""
-    if http.keys or http.open or _resolves_to_loopback(http.host):
+    if http.keys or http.open or http.tls_client_ca or _resolves_to_loopback(http.host):
         return
     raise Exposed(
         f"http.host = {http.host!r} can be reached from other machines, and there are no API keys: make one with "
         "'riacho key new NAME --scopes admin' and put the line it prints into the settings, or listen on "
-        "127.0.0.1; RIACHO_HTTP_OPEN=true lets everybody in who can reach it"
+        "127.0.0.1, or have TLS ask for certificates (http.tls_client_ca); RIACHO_HTTP_OPEN=true lets everybody "
+        "in who can reach it"
     )
+
+
+def warn_of_plain_keys(http: Http) -> None:
+    """Where keys, and all that they open, go over a network for everybody on the way to read."""
+    if http.keys and not http.tls_certificate and not _resolves_to_loopback(http.host):
+        log.warning("keys come to %s without TLS: set http.tls_certificate, or have a proxy speak it", http.host)
 
 
 class UnknownKey(Problem):
@@ -90,7 +100,8 @@ class Access:
 
     def __init__(self, http: Http) -> None:
         self._keys = {name: (key.hash.encode(), frozenset(key.scopes)) for name, key in http.keys.items()}
-        self._open = http.open
+        # A page whose name was made to resolve to us gets no connection: our certificate is not for that name.
+        self._open = http.open or bool(http.tls_client_ca)
         self._hosts = {host.lower() for host in http.hosts}
         self._limit = Limit(http.requests_per_second)
         self._wrong_keys = Limit(WRONG_KEYS_A_MINUTE / MINUTE, burst=MINUTE)

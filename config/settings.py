@@ -89,6 +89,9 @@ class Http(_Section, frozen=True):
     read_timeout: Seconds
     connections: Count
     trace_url: str
+    tls_certificate: str
+    tls_key: str
+    tls_client_ca: str
 
 
 class Worker(_Section, frozen=True):
