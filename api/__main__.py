@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api import completion, dead, doctor, hold, jobs, key, probe, processes, schedule, senders, steer, workers
+from api import completion, dead, doctor, hold, jobs, key, probe, processes, schedule, senders, steer, top, workers
 from api import demo as demonstration
 from api.access import check_exposure
 from api.console import AsJson, ask, read_settings, with_address
@@ -45,6 +45,7 @@ app.add_typer(jobs.app)
 app.add_typer(dead.commands)
 app.add_typer(workers.app)
 app.add_typer(steer.app)
+app.add_typer(top.app)
 app.add_typer(doctor.app)
 app.add_typer(probe.app)
 
