@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from api.serving import Runner
+from api.serving import LINGER, Runner
 from api.tls import LOOKED_AT_EVERY, Certificates
 from config.settings import Http
 from pipeline import RiachoError
@@ -135,7 +135,11 @@ class Gate:
     async def _greet(self, arrived: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._served, arrived, ssl=self._context, ssl_handshake_timeout=self._patience
+                self._served,
+                arrived,
+                ssl=self._context,
+                ssl_handshake_timeout=self._patience,
+                ssl_shutdown_timeout=LINGER,
             )
         except OSError as error:  # among them those of ssl, and the time-out
             log.info("no TLS with a client: %s", getattr(error, "reason", None) or type(error).__name__)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ import msgspec
 import pytest
 from yarl import URL
 
-from api import listening, tls
+from api import demo, listening, tls
 from api.access import Exposed, check_exposure
 from api.adapters import Adapters
 from api.app import build_app
@@ -304,6 +305,22 @@ async def test_who_sends_nothing_after_the_handshake_is_cut_off(secure: Secure, 
         assert 0.2 < await silent.closed_after() < 5
 
 
+async def test_who_does_not_hear_that_it_is_cut_off_makes_room_all_the_same(
+    secure: Secure, trusting: ssl.SSLContext
+) -> None:
+    def greeted(url: URL) -> ssl.SSLSocket:
+        arrived = socket.create_connection((str(url.host), url.port))
+        return trusting.wrap_socket(arrived, server_hostname=url.host)
+
+    async with secure(connections=1, read_timeout=0.3) as url:
+        with await asyncio.to_thread(greeted, url):  # and never reads, or says goodbye
+
+            async def room() -> bool:
+                return await status(url, trusting) == 200
+
+            await eventually(room, what="room for another", deadline=10)
+
+
 async def test_handshakes_under_way_count_as_connections(secure: Secure, trusting: ssl.SSLContext) -> None:
     async with secure(connections=3, read_timeout=30.0) as url, raw(url, trusting) as served:
         assert (await answers(served, request()))[0][0] == 202
@@ -347,6 +364,12 @@ async def test_an_address_in_use_is_said_so_under_tls(secure: Secure) -> None:
         with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{url.port}: Address already in use"):
             async with secure(port=url.port):
                 pass
+
+
+def test_the_demo_speaks_http_whatever_is_configured(authority: Authority) -> None:
+    files = authority.issue("server").http
+    own = demo._own(load({"http": files | {"tls_client_ca": "x"}}, environ={}), "http://127.0.0.1:1")
+    assert certificates_of(own.http) is None
 
 
 def test_without_settings_there_is_no_tls() -> None:
