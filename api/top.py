@@ -150,6 +150,8 @@ class Top:
             self._note = "nothing was done"
         elif self._acting is None or self._acting.done():
             self._acting = asyncio.create_task(self._act(*asked))
+        else:
+            self._note = "nothing was done: what was asked for before is still under way"
 
     async def _act(self, what: str, act: Act, stage: Stage) -> None:
         try:

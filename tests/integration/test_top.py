@@ -1,5 +1,6 @@
 """`riacho top` on a real terminal: what it shows, what its keys do, and what it leaves behind."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -129,18 +130,31 @@ async def test_while_redis_is_away_it_says_so_and_it_goes_on_after(tmp_path: Pat
     await own.start()
     env = environment(REDIS_URL=own.url, RIACHO_DATA_FOLDER=tmp_path)
     try:
-        with on_terminal("top", "--interval", "0.2", env=env) as terminal:
+        with (
+            on_terminal("top", "--interval", "0.2", env=env) as terminal,
+            riacho("top", "--json", "--interval", "0.2", env=env, stderr=subprocess.DEVNULL) as lines,
+        ):
             await terminal.shows("riacho  ok", KEYS)
+            await asyncio.to_thread(_read_until, lines, "state")
             await own.stop()
+            await asyncio.to_thread(_read_until, lines, "error")
             await terminal.shows("Redis is away, figures are", "transcribe")
             terminal.type("py")
             await terminal.shows("could not pause audio.transcribe")
             await own.start()
             await terminal.shows("riacho  ok")
+            await asyncio.to_thread(_read_until, lines, "state")
             terminal.type("q")
             assert await terminal.end() == 0
     finally:
         await own.stop()
+
+
+def _read_until(process: "subprocess.Popen[bytes]", key: str) -> None:
+    """Read lines until one has this key."""
+    assert process.stdout
+    while key not in json.loads(process.stdout.readline()):
+        pass
 
 
 # ── without a terminal ───────────────────────────────────────────────────────────────────────────
