@@ -24,6 +24,7 @@ from api import (
     schedule,
     senders,
     steer,
+    top,
     watch,
     workers,
 )
@@ -34,6 +35,7 @@ from api.exits import CODES, by_settings, exit_code
 from api.load import QueueLoad, load_of, look
 from api.root import check
 from api.status import status_table
+from api.tls import certificates_of
 from config import Secret, Settings, SettingsError, replaced, telemetry
 from pipeline import Broker, RiachoError
 from pipeline.embedded import EmbeddedServer
@@ -58,6 +60,7 @@ app.add_typer(jobs.app)
 app.add_typer(dead.commands)
 app.add_typer(workers.app)
 app.add_typer(steer.app)
+app.add_typer(top.app)
 app.add_typer(doctor.app)
 app.add_typer(probe.app)
 app.add_typer(watch.app)
@@ -73,6 +76,7 @@ def up(host: Host = None, port: Port = None, data: Data = None) -> None:
     """Run everything: API, workers and, unless a Redis is configured, a server of our own."""
     settings = read_settings(http={"host": host, "port": port}, data={"folder": data})
     check_exposure(settings.http)  # here already: what a child says is one line among many
+    certificates_of(settings.http)
 
     async def run(served: Settings) -> None:
         stop = processes.stop_signal()

@@ -16,7 +16,8 @@ from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
 from api.access import Access, Asking
-from api.headers import SAFE
+from api.headers import safe_headers
+from api.limits import place_of
 from api.problems import Problem, problem_of, problem_of_refusal, unexpected
 from api.queues import Accepted, JobRequest, job_of
 from pipeline import Broker, RiachoError
@@ -28,8 +29,14 @@ MOST_HEADERS = 32
 MOST_PASSES = 4_096
 # Headers that change what a request means, or how it is to be answered.
 UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
-SAFE_LINES = "".join(f"{name}: {value}\r\n" for name, value in SAFE.items())
-ACCEPTED = f"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n{SAFE_LINES}"
+SAFE_LINES = {
+    scheme: "".join(f"{name}: {value}\r\n" for name, value in safe_headers(scheme).items())
+    for scheme in ("http", "https")
+}
+ACCEPTED = {
+    scheme: f"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n{lines}"
+    for scheme, lines in SAFE_LINES.items()
+}
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(JobRequest).decode
@@ -121,21 +128,21 @@ class Accepting:
         found = self._passes[_hashed(written)] = Pass(queue, caller if self._access.by_keys else "", head.length)
         return found
 
-    def take(self, passed: Pass, body: bytes, remote: str) -> tuple[Job, Answers] | None:
+    def take(self, passed: Pass, body: bytes, place: str) -> tuple[Job, Answers] | None:
         """A job and its answer to be; None where the ordinary way has to see to the request."""
         if not self._broker.takes_at_once:
             return None
         try:
             job = job_of(self._broker.pipeline, passed.queue, _decode(body))
-            self._access.count(passed.caller or remote)
+            self._access.count(passed.caller or place)
             return job, self._broker.submit(job)
         except (Problem, RiachoError, ValueError, RecursionError):  # found again there, and answered
             return None
 
-    def response(self, job: Job, added: Added) -> bytes:
+    def response(self, job: Job, added: Added, scheme: str) -> bytes:
         if added.refusal:
-            return response_of(problem_of_refusal(self._broker.pipeline.stage(job.stage), added.refusal))
-        return _response(ACCEPTED, _encode(Accepted(str(added.id), added.duplicate)))
+            return response_of(problem_of_refusal(self._broker.pipeline.stage(job.stage), added.refusal), scheme)
+        return _response(ACCEPTED[scheme], _encode(Accepted(str(added.id), added.duplicate)))
 
 
 ACCEPTING = web.AppKey("accepting", Accepting)
@@ -146,7 +153,7 @@ class Lane:
 
     def __init__(self, accepting: Accepting, remote: str, scheme: str, write: Callable[[bytes], None]) -> None:
         self._accepting = accepting
-        self._remote, self._scheme = remote, scheme
+        self._remote, self._scheme, self._place = remote, scheme, place_of(remote)
         self._write = write
         self._head = Head()
         self._passed: Pass | None = None
@@ -171,7 +178,7 @@ class Lane:
 
     def take(self) -> bool:
         """Answer the request that was read, when Redis has; False where it is not for here."""
-        taken = self._passed and self._accepting.take(self._passed, self._body, self._remote)
+        taken = self._passed and self._accepting.take(self._passed, self._body, self._place)
         if not taken:
             return False
         job, self.answering = taken
@@ -191,15 +198,18 @@ class Lane:
         self.answering = None
         if answer.cancelled():
             return
-        error = answer.exception()
-        self._write(response_of(_problem(error)) if error else self._accepting.response(job, answer.result()[0]))
+        scheme, error = self._scheme, answer.exception()
+        if error:
+            self._write(response_of(_problem(error), scheme))
+        else:
+            self._write(self._accepting.response(job, answer.result()[0], scheme))
 
 
-def response_of(problem: Problem) -> bytes:
+def response_of(problem: Problem, scheme: str) -> bytes:
     """A problem as it goes over the wire."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in problem.all_headers.items())
     status = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
-    return _response(status + lines + SAFE_LINES, problem.body)
+    return _response(status + lines + SAFE_LINES[scheme], problem.body)
 
 
 def _hashed(head: bytes) -> bytes:

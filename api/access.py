@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import ipaddress
+import logging
 import math
 import secrets
 import socket
@@ -14,14 +15,18 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from api.limits import Limit
+from api.limits import Limit, place_of
 from api.problems import Handler, Problem
 from config.settings import Http, Key, Scope
 from pipeline import RiachoError
 
+log = logging.getLogger(__name__)
+
 CALLER = web.RequestKey("caller", str)  # the name of the key it came with; '' where there are none
 PREFIX = "riacho_"  # by which scanners of repositories find a key where none should be
 CHALLENGE = 'Bearer realm="riacho"'
+WRONG_KEYS_A_MINUTE = 20  # from one address
+MINUTE = 60.0
 
 R = TypeVar("R", bound=web.RouteDef)
 
@@ -55,13 +60,28 @@ def settings_lines(keys: Mapping[str, Key], name: str) -> tuple[str, str]:
 
 def check_exposure(http: Http) -> None:
     """Raises Exposed where anybody on a network could use the service without a key."""
-    if http.keys or http.open or _resolves_to_loopback(http.host):
+    if http.keys or http.open or http.tls_client_ca or _resolves_to_loopback(http.host):
         return
     raise Exposed(
         f"http.host = {http.host!r} can be reached from other machines, and there are no API keys: make one with "
         "'riacho key new NAME --scopes admin' and put the line it prints into the settings, or listen on "
-        "127.0.0.1; RIACHO_HTTP_OPEN=true lets everybody in who can reach it"
+        "127.0.0.1, or have TLS ask for certificates (http.tls_client_ca); RIACHO_HTTP_OPEN=true lets everybody "
+        "in who can reach it"
     )
+
+
+def warn_of_plain_keys(http: Http) -> None:
+    """Where keys, and all that they open, go over a network for everybody on the way to read."""
+    if http.keys and not http.tls_certificate and not _resolves_to_loopback(http.host):
+        log.warning("keys come to %s without TLS: set http.tls_certificate, or have a proxy speak it", http.host)
+
+
+class UnknownKey(Problem):
+    """There was a key, or something in its place, and it is none of ours."""
+
+    def __init__(self) -> None:
+        challenge = {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'}
+        super().__init__(401, "Unauthorized", "Authorization has no key that is known here.", challenge)
 
 
 class Asking(NamedTuple):
@@ -80,9 +100,11 @@ class Access:
 
     def __init__(self, http: Http) -> None:
         self._keys = {name: (key.hash.encode(), frozenset(key.scopes)) for name, key in http.keys.items()}
-        self._open = http.open
+        # A page whose name was made to resolve to us gets no connection: our certificate is not for that name.
+        self._open = http.open or bool(http.tls_client_ca)
         self._hosts = {host.lower() for host in http.hosts}
         self._limit = Limit(http.requests_per_second)
+        self._wrong_keys = Limit(WRONG_KEYS_A_MINUTE / MINUTE, burst=MINUTE)
         self._is_ours = lru_cache(256)(self._names_us)
         self._scopes: dict[object, Scope | None] = {}
 
@@ -112,23 +134,32 @@ class Access:
         """Middleware. Raises Problem 401, 403, 429."""
         match = request.match_info
         if match.http_exception is None and (scope := self._scopes[match.handler]) is not None:
-            caller = self.admit(_asking(request), scope)
+            caller = self._admit_counted(_asking(request), scope)
             request[CALLER] = caller if self._keys else ""
             self.count(caller)
         return await handler(request)
 
+    def _admit_counted(self, asking: Asking, scope: Scope) -> str:
+        """As `admit`; too many wrong keys from an address are answered with 429. A right key is taken from there,
+        too, or anybody behind the same router could lock the others out."""
+        try:
+            return self.admit(asking, scope)
+        except UnknownKey:
+            _count(
+                self._wrong_keys, place_of(asking.remote), "Too many keys that are not known here came from there"
+            )
+            raise
+
     def count(self, caller: str) -> None:
         """One request more of this caller. Raises Problem 429."""
-        if wait := self._limit.wait(caller):
-            retry = {"Retry-After": str(math.ceil(wait))}
-            raise Problem(429, "Too many requests", f"That is over the limit; try again in {wait:.1g} s.", retry)
+        _count(self._limit, caller, "That is over the limit")
 
     def admit(self, asking: Asking, scope: Scope) -> str:
-        """Who it is: the name of a key, or an address. Raises Problem 401, 403."""
+        """Who it is: the name of a key, or a place (see `place_of`). Raises Problem 401, 403."""
         if self._keys:
             return self._admit_key(asking.authorization, scope)
         self._admit_neighbour(asking)
-        return asking.remote
+        return place_of(asking.remote)
 
     def _admit_key(self, offered: Sequence[str], scope: Scope) -> str:
         name = self._key_of(offered)
@@ -144,8 +175,7 @@ class Access:
             raise Problem(401, "Unauthorized", detail, {"WWW-Authenticate": CHALLENGE})
         found = self._known(offered[0]) if len(offered) == 1 else None
         if found is None:
-            detail = "Authorization has no key that is known here."
-            raise Problem(401, "Unauthorized", detail, {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'})
+            raise UnknownKey
         return found
 
     def _known(self, authorization: str) -> str | None:
@@ -173,6 +203,12 @@ class Access:
         except ValueError:
             return False
         return name in self._hosts or name == "localhost" or _is_loopback(name)
+
+
+def _count(limit: Limit, caller: str, over: str) -> None:
+    if wait := limit.wait(caller):
+        detail = f"{over}; try again in {wait:.1g} s."
+        raise Problem(429, "Too many requests", detail, {"Retry-After": str(math.ceil(wait))})
 
 
 def _asking(request: web.Request) -> Asking:

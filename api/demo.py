@@ -112,7 +112,8 @@ def _own(settings: Settings, graph_url: str) -> Settings:
         # Apart from whatever else a configured Redis holds: the demo must not work other people's jobs.
         redis={"namespace": f"{settings.redis.namespace}-demo"},
         # Open on loopback: its client has no key.
-        http={"host": "127.0.0.1", "port": free_port(), "keys": {}, "requests_per_second": 0.0},
+        http={"host": "127.0.0.1", "port": free_port(), "keys": {}, "requests_per_second": 0.0}
+        | {"tls_certificate": "", "tls_key": "", "tls_client_ca": ""},
         audio={"keep_transcripts": 0.0},  # the second time, too, it is to be seen how notes are transcribed
         whatsapp={
             "app_secret": Secret(secrets.token_hex(16)),

@@ -10,8 +10,16 @@ SAFE = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
+# Only over TLS: it tells browsers never to come without again, for a year.
+SAFE_OVER_TLS = SAFE | {"Strict-Transport-Security": "max-age=31536000"}
 
-async def add_safe_headers(_: web.BaseRequest, response: web.StreamResponse) -> None:
+
+def safe_headers(scheme: str) -> dict[str, str]:
+    """Those of every answer, by the request's scheme."""
+    return SAFE_OVER_TLS if scheme == "https" else SAFE
+
+
+async def add_safe_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """A signal of aiohttp (on_response_prepare); what a handler has set goes before."""
-    for name, value in SAFE.items():
+    for name, value in safe_headers(request.scheme).items():
         response.headers.setdefault(name, value)

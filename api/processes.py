@@ -10,15 +10,15 @@ from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Never, Self, TypeVar
 
-from aiohttp import web
-
-from api.access import check_exposure
+from api.access import check_exposure, warn_of_plain_keys
 from api.adapters import Adapters
 from api.app import build_app
 from api.exits import CANNOT_START
+from api.listening import listening
 from api.root import PATIENCE, check, connector, open_broker
 from api.schedules import configured_schedules
 from api.serving import Runner
+from api.tls import certificates_of
 from config import Settings, child_environment, replaced
 from pipeline import Pipeline, RiachoError, Stage, Worker
 from pipeline.embedded import EmbeddedServer
@@ -49,10 +49,6 @@ UP = {
 }
 
 
-class CannotListen(RiachoError):
-    """The address is taken, or not ours."""
-
-
 class ChildFailed(RiachoError):
     """A process of the tree could not start."""
 
@@ -75,32 +71,18 @@ def stop_signal(*, with_parent: bool = False) -> asyncio.Event:
 
 
 async def run_api(settings: Settings, stop: asyncio.Event, *, with_workers: bool = False) -> None:
-    """Serve HTTP until stopped; requests under way are answered first. Raises Exposed, CannotListen."""
+    """Serve HTTP until stopped; requests under way are answered first. Raises Exposed, NoTls, CannotListen."""
     check_exposure(settings.http)
+    warn_of_plain_keys(settings.http)
+    certificates = certificates_of(settings.http)
     adapters = Adapters(settings)
     async with (
         open_broker(settings, adapters, patience=PATIENCE) as broker,
         contextlib.aclosing(adapters.database),
     ):
         app = build_app(broker, settings, adapters.notifications.log, with_workers=with_workers)
-        runner = Runner(app, settings.http)
-        await runner.setup()
-        try:
-            await _listen(runner, settings.http.host, settings.http.port)
+        async with listening(Runner(app, settings.http), settings.http, certificates):
             await stop.wait()
-        finally:
-            await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
-    try:
-        await web.TCPSite(runner, host, port, backlog=1024).start()
-    except OSError as error:
-        raise CannotListen(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; "
-            "choose another with --port or RIACHO_HTTP_PORT"
-        ) from None
-    log.info("listening on http://%s:%d", *runner.addresses[0][:2])
 
 
 async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Event) -> int:

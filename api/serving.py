@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from api.accepting import ACCEPTING, Accepting, Lane
-from api.headers import SAFE
+from api.headers import safe_headers
 from api.problems import Problem
 from config.settings import Http
 
@@ -184,7 +184,7 @@ class Connection(web.RequestHandler):
         log.info("what %s sent is no HTTP request: %s", request.remote, type(exc).__name__)
         detail = f"This is no HTTP request, or a line of its head is over {LINE_LIMIT:,} bytes."
         response = Problem(status, "Bad request", detail).response()
-        response.headers.update(SAFE)  # no application sees to it here
+        response.headers.update(safe_headers(request.scheme))  # no application sees to it here
         response.force_close()
         return response
 

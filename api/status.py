@@ -20,11 +20,11 @@ def status_table(queues: Sequence[QueueLoad]) -> Table:
         for stage in queue.stages:
             depths = [str(getattr(stage, depth)) for depth in DEPTHS]
             name = f"{stage.queue}.{stage.stage}"
-            table.add_row(name, *depths, _age(stage.oldest_waiting), "\n".join(_remarks(stage)))
+            table.add_row(name, *depths, age(stage.oldest_waiting), "\n".join(remarks(stage)))
     return table
 
 
-def _remarks(stage: StageLoad) -> Iterator[str]:
+def remarks(stage: StageLoad) -> Iterator[str]:
     if stage.paused:
         yield "paused"
     if stage.draining:
@@ -35,7 +35,7 @@ def _remarks(stage: StageLoad) -> Iterator[str]:
         yield "no worker"
 
 
-def _age(seconds: float | None) -> str:
+def age(seconds: float | None) -> str:
     """In one unit, the largest of which there are two: 90 s, 5 min, 36 h, 4 d."""
     if seconds is None:
         return "-"

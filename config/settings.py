@@ -90,6 +90,9 @@ class Http(_Section, frozen=True):
     connections: Count
     listeners: Count
     trace_url: str
+    tls_certificate: str
+    tls_key: str
+    tls_client_ca: str
 
 
 class Worker(_Section, frozen=True):
@@ -399,6 +402,7 @@ def _freeze(tree: Tree) -> Settings:
         _check_url("whatsapp.graph_url", Secret(address), ("http", "https"))
     _check_url("fallback.url", settings.fallback.url, ("http", "https"))
     _check_networks(settings.audio.networks)
+    _check_keys(settings.http.keys)
     return settings
 
 
@@ -430,6 +434,18 @@ def _check_networks(networks: Iterable[str]) -> None:
             ip_network(network)
         except ValueError as error:
             raise SettingsError(f"setting audio.networks = {network!r}: {error}") from None
+
+
+def _check_keys(keys: Mapping[str, Key]) -> None:
+    """Of two names for one key only one would ever be seen, with its scopes alone."""
+    known: dict[str, str] = {}
+    for name, key in keys.items():
+        if other := known.get(key.hash):
+            raise SettingsError(
+                f"setting http.keys: {other!r} and {name!r} are one key (their hashes are equal); take one out, "
+                "or make another with 'riacho key new NAME'"
+            )
+        known[key.hash] = name
 
 
 def _from_plain(kind: type[T], value: Any) -> T:

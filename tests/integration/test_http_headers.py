@@ -25,6 +25,7 @@ async def test_every_answer_has_them_whatever_it_is(server: str, namespace: str,
         for status, answer in answers.items():
             assert answer.status == status
             assert {name: answer.headers[name] for name in SAFE} == SAFE
+            assert "Strict-Transport-Security" not in answer.headers
             assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from api.access import Access, Unscoped, new_key
+from api.access import WRONG_KEYS_A_MINUTE, Access, Unscoped, new_key
 from api.adapters import Adapters
 from api.app import build_app
 from api.root import connector
@@ -117,6 +117,21 @@ async def test_webhooks_and_probes_take_no_key(serve: Serve) -> None:
         assert (await client.get("/healthz")).status == (await client.get("/readyz")).status == 200
         assert "X-Hub-Signature-256" in (await problem(await client.post("/webhooks/whatsapp", data=b"{}")))[1]
         assert (await client.get("/nothing/here")).status == 404
+
+
+async def test_who_tries_wrong_keys_is_told_to_wait_and_a_right_one_still_opens(serve: Serve) -> None:
+    wrong = {"Authorization": f"Bearer {new_key()[0]}"}
+    async with serve(keys=HASHES) as client:
+        for _ in range(WRONG_KEYS_A_MINUTE // 2):  # of both ways in
+            assert await statuses(client, wrong) == (401, 401)
+        answer = await client.post("/queue/notification/jobs", json=SEND, headers=wrong)
+        assert await problem(answer) == (
+            429,
+            "Too many keys that are not known here came from there; try again in 3 s.",
+        )
+        assert answer.headers["Retry-After"] == "3"
+        assert (await client.get("/queue/status")).status == 401, "no key is no wrong one"
+        assert await statuses(client, bearer("admin")) == (200, 202)
 
 
 @pytest.fixture

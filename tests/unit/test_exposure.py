@@ -88,3 +88,10 @@ def test_a_key_in_place_of_its_hash_is_refused_and_not_shown(keys: str) -> None:
     refusal = call("key", "new", "other", env=environment(RIACHO_HTTP_KEYS=keys)).refusal
     assert refusal.startswith("setting http.keys: ")
     assert "the-key-itself" not in refusal
+
+
+def test_one_key_under_two_names_is_refused_with_both() -> None:
+    keys = json.dumps({name: {"hash": HASH, "scopes": ["read"]} for name in ("shop", "other")})
+    refusal = call("key", "new", "third", env=environment(RIACHO_HTTP_KEYS=keys)).refusal
+    assert "'shop' and 'other' are one key" in refusal
+    assert HASH not in refusal

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.limits import FORGET_EVERY, Limit
+from api.limits import FORGET_EVERY, MOST_CALLERS, Limit, place_of
 
 pytestmark = pytest.mark.unit
 
@@ -42,3 +42,39 @@ def test_callers_have_limits_of_their_own_and_are_forgotten() -> None:
     clock.now += FORGET_EVERY + 1
     limit.wait("another")
     assert list(limit._paid_until) == ["another"]
+
+
+def test_a_burst_may_be_longer_than_a_second() -> None:
+    clock = Clock()
+    limit = Limit(20 / 60, clock, burst=60.0)
+    assert taken(limit, "a", 100) == 20
+    clock.now += 3.001
+    assert taken(limit, "a", 100) == 1
+
+
+def test_however_many_callers_come_only_so_many_are_kept_in_mind() -> None:
+    limit = Limit(0.01, Clock())
+    for n in range(MOST_CALLERS):
+        limit.wait(f"caller-{n}")
+    assert limit.wait("caller-0") > 0
+    assert limit.wait("one-more") == 0
+    assert len(limit._paid_until) == MOST_CALLERS
+    assert limit.wait("caller-0") == 0, "it was forgotten"
+    assert limit.wait("one-more") > 0
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("@abstract", "@abstract"),
+    ],
+)
+def test_an_ipv6_network_is_one_caller(address: str, place: str) -> None:
+    assert place_of(address) == place
