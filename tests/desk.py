@@ -21,6 +21,7 @@ from pipeline import Broker, Pipeline, RetryPolicy
 from stages.notification.alerts import alerts
 from stages.notification.log import notifications
 from tests.cloud_api import NUMBER, TOKEN, CloudApi, Config, Statuses
+from tests.document import Kept, read
 from tests.mail import Mailbox, mail_server
 from tests.support import eventually, reached, working
 
@@ -147,13 +148,16 @@ class Served(TestServer):
 
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Client]:
-    """The HTTP service."""
+    """The HTTP service; fails where an answer was not as /openapi.json has it."""
     adapters = Adapters(settings)
     async with connector(settings, adapters.pipeline(), patience=PATIENCE)() as broker:
-        app = build_app(broker, settings, adapters.notifications.log)
+        app, kept = build_app(broker, settings, adapters.notifications.log), Kept()
+        app.middlewares.insert(0, kept.look)
         async with TestClient(Served(app, settings)) as client:
+            kept.document = read(await (await client.get("/openapi.json")).read())
             yield client
     await adapters.database.aclose()
+    assert kept.broken == []
 
 
 @asynccontextmanager
