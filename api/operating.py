@@ -87,7 +87,7 @@ class OperatingEndpoints:
 
     def _looking(self) -> list[Operation]:
         pipeline = self._broker.pipeline
-        stages = one_of(*(stage.name for stage in pipeline))
+        stages = one_of("", *(stage.name for stage in pipeline))
         return [
             Operation(
                 method="GET",
@@ -108,10 +108,10 @@ class OperatingEndpoints:
                 name="deadLetters",
                 summary="A page of dead letters, the newest first",
                 parameters=(
-                    in_query("queue", one_of(*pipeline.queues), "Only of this queue."),
+                    in_query("queue", one_of("", *pipeline.queues), "Only of this queue."),
                     in_query("stage", stages, "Only of this stage."),
                     in_query("limit", PageSize, f"How many at most; {LETTERS} where it is missing.", 10),
-                    in_query("after", AJobId, "The `next` of the page before."),
+                    in_query("after", AJobId | one_of(""), "The `next` of the page before."),
                 ),
                 answers={200: Answer(description="The page, without payloads.", form=DeadLetters)},
                 problems={404: "No such queue or stage."},

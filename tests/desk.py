@@ -21,7 +21,7 @@ from pipeline import Broker, Pipeline, RetryPolicy
 from stages.notification.alerts import alerts
 from stages.notification.log import notifications
 from tests.cloud_api import NUMBER, TOKEN, CloudApi, Config, Statuses
-from tests.document import Kept, read
+from tests.document import KEPT, Kept, read
 from tests.mail import Mailbox, mail_server
 from tests.support import eventually, reached, working
 
@@ -152,12 +152,13 @@ async def service(settings: Settings) -> AsyncIterator[Client]:
     adapters = Adapters(settings)
     async with connector(settings, adapters.pipeline(), patience=PATIENCE)() as broker:
         app, kept = build_app(broker, settings, adapters.notifications.log), Kept()
+        app[KEPT] = kept
         app.middlewares.insert(0, kept.look)
         async with TestClient(Served(app, settings)) as client:
             kept.document = read(await (await client.get("/openapi.json")).read())
             yield client
     await adapters.database.aclose()
-    assert kept.broken == []
+    assert kept.broken == [], kept.broken
 
 
 @asynccontextmanager

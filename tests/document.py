@@ -76,11 +76,13 @@ def read(body: bytes) -> Document:
 
 
 class Kept:
-    """Looks at the answers of a service: `broken` is what was not as its document has it."""
+    """Looks at the answers of a service: `broken` is what was not as its document has it, `failed` the bodies of
+    those that are 5xx."""
 
     def __init__(self) -> None:
         self.document: Document | None = None
         self.broken: list[str] = []
+        self.failed: list[Any] = []
 
     @web.middleware
     async def look(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -90,9 +92,14 @@ class Kept:
             kind = response.headers.get("Content-Type", "")
             body = response.body if isinstance(response.body, bytes) else b""
             value = msgspec.json.decode(body) if "json" in kind else body.decode(errors="replace")
+            if response.status >= 500:
+                self.failed.append(value)
             if wrong := self.document.mismatch(request.method, request.path, response.status, kind, value):
                 self.broken.append(f"{request.method} {request.path}: {wrong}")
         return response
+
+
+KEPT = web.AppKey("kept", Kept)
 
 
 def invalid(document: Part) -> list[str]:
