@@ -7,7 +7,7 @@ from aiohttp import web
 
 from api.accepting import ACCEPTING, Accepting
 from api.access import Access
-from api.description import Description
+from api.description import DOCUMENT, Description
 from api.headers import add_safe_headers
 from api.health import Health
 from api.notifying import tenants_of
@@ -59,6 +59,7 @@ def build_app(
     app.cleanup_ctx.append(watch.running)
     app[READ_TIMEOUT] = settings.http.read_timeout
     app[ACCEPTING] = Accepting(broker, access, [queue for queue in broker.pipeline.queues if queue != "cleanup"])
+    app[DOCUMENT] = described.body
     app.add_routes([access.route(operation) for operation in described.operations])
     access.check(app)
     return app

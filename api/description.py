@@ -10,14 +10,16 @@ from api.openapi import document
 from api.operations import JSON, Operation
 from api.page import KNOWN, answer, file_answers, file_of
 
+DOCUMENT = web.AppKey("document", bytes)  # as it is served
+
 
 class Description:
     """Describes operations, and its own beside them; `operations` are all of them. Raises Undescribed."""
 
     def __init__(self, others: Sequence[Operation]) -> None:
         self.operations = [*others, self._own()]
-        body = msgspec.json.encode(document(self.operations))
-        self._file = file_of(body, JSON)
+        self.body = msgspec.json.encode(document(self.operations))
+        self._file = file_of(self.body, JSON)
 
     async def openapi(self, request: web.Request) -> web.Response:
         """GET /openapi.json."""

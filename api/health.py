@@ -13,7 +13,7 @@ from pipeline import Broker
 class Fine(msgspec.Struct, frozen=True):
     """All is well."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"]
 
 
 class Health:
@@ -51,7 +51,7 @@ class Health:
 
     async def alive(self, _: web.Request) -> web.Response:
         """GET /healthz."""
-        return json(Fine())
+        return json(Fine("ok"))
 
     async def ready(self, _: web.Request) -> web.Response:
         """GET /readyz."""
@@ -62,4 +62,4 @@ class Health:
                 detail = f"No worker is ready yet for {', '.join(missing)}."
                 raise Problem(503, "Service unavailable", detail, RETRY_AFTER)
             self._lease = None
-        return json(Fine())
+        return json(Fine("ok"))

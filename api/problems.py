@@ -34,7 +34,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
     title: str
     status: int
     detail: str
-    type: str = "about:blank"
+    type: str
 
 
 class Problem(Exception):
@@ -47,7 +47,7 @@ class Problem(Exception):
 
     @property
     def details(self) -> ProblemDetails:
-        return ProblemDetails(self.title, self.status, self.detail)
+        return ProblemDetails(self.title, self.status, self.detail, "about:blank")
 
     @property
     def body(self) -> bytes:

@@ -14,6 +14,7 @@ from sqlalchemy import Table, select
 
 from api.adapters import Adapters
 from api.app import build_app
+from api.description import DOCUMENT
 from api.root import PATIENCE, connector
 from api.serving import Runner
 from config import Settings, load, replaced
@@ -151,11 +152,11 @@ async def service(settings: Settings) -> AsyncIterator[Client]:
     """The HTTP service; fails where an answer was not as /openapi.json has it."""
     adapters = Adapters(settings)
     async with connector(settings, adapters.pipeline(), patience=PATIENCE)() as broker:
-        app, kept = build_app(broker, settings, adapters.notifications.log), Kept()
+        app = build_app(broker, settings, adapters.notifications.log)
+        kept = Kept(read(app[DOCUMENT]))
         app[KEPT] = kept
         app.middlewares.insert(0, kept.look)
         async with TestClient(Served(app, settings)) as client:
-            kept.document = read(await (await client.get("/openapi.json")).read())
             yield client
     await adapters.database.aclose()
     assert kept.broken == [], kept.broken

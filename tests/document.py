@@ -29,6 +29,12 @@ class Document:
             for method, operation in item.items()
         }
 
+    @cached_property
+    def _strict(self) -> Part:
+        schemas = self.body["components"]["schemas"]
+        closed = {name: {"additionalProperties": False} | schema for name, schema in schemas.items()}
+        return {**self.body["components"], "schemas": closed}
+
     def find(self, method: str, path: str) -> Part | None:
         """The operation that a request is for: of two paths the one with fewer parameters."""
         paths = sorted(self.body["paths"], key=lambda each: each.count("{"))
@@ -47,8 +53,8 @@ class Document:
         return found
 
     def errors(self, schema: Part, value: Any) -> list[str]:
-        """What about a value is not as the schema has it."""
-        whole = {**schema, "components": self.body["components"]}
+        """What about a value is not as the schema has it; a field that is not described is wrong here."""
+        whole = {**schema, "components": self._strict}
         key = repr(schema)
         if key not in self._validators:
             self._validators[key] = jsonschema_rs.Draft202012Validator(whole)
@@ -57,6 +63,8 @@ class Document:
     def mismatch(self, method: str, path: str, status: int, content_type: str, body: Any) -> str:
         """What about an answer is not as the document has it; empty, if nothing is. `body` is JSON or text."""
         operation = self.find(method, path)
+        if status == 500:  # which no operation has; a test that brings one about says so
+            return "; ".join(self.errors({"$ref": "#/components/schemas/ProblemDetails"}, body))
         if operation is None:
             return "" if status in {404, 405} else f"{status}, and there is no such operation"
         if str(status) not in operation["responses"]:
@@ -79,8 +87,8 @@ class Kept:
     """Looks at the answers of a service: `broken` is what was not as its document has it, `failed` the bodies of
     those that are 5xx."""
 
-    def __init__(self) -> None:
-        self.document: Document | None = None
+    def __init__(self, document: Document) -> None:
+        self.document = document
         self.broken: list[str] = []
         self.failed: list[Any] = []
 
@@ -88,7 +96,7 @@ class Kept:
     async def look(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Middleware, to be the outermost."""
         response = await handler(request)
-        if self.document and isinstance(response, web.Response) and request.method != "HEAD":
+        if isinstance(response, web.Response) and request.method != "HEAD":
             kind = response.headers.get("Content-Type", "")
             body = response.body if isinstance(response.body, bytes) else b""
             value = msgspec.json.decode(body) if "json" in kind else body.decode(errors="replace")

@@ -17,6 +17,7 @@ from api import probes
 from api.access import new_key
 from api.adapters import Adapters
 from api.app import build_app
+from api.description import DOCUMENT
 from api.openapi import Undescribed, document
 from api.operations import Answer, Operation
 from api.root import connector
@@ -42,9 +43,18 @@ async def app(server: str, namespace: str, tmp_path: Path) -> AsyncIterator[web.
 
 
 @pytest.fixture
-async def told(app: web.Application) -> Document:
+def told(app: web.Application) -> Document:
+    return read(app[DOCUMENT])
+
+
+async def test_it_is_served_to_whoever_asks(app: web.Application) -> None:
     async with TestClient(TestServer(app)) as client:
-        return read(await (await client.get("/openapi.json")).read())
+        answer = await client.get("/openapi.json")
+        assert (answer.status, answer.content_type, await answer.read()) == (
+            200,
+            "application/json",
+            app[DOCUMENT],
+        )
 
 
 async def test_it_is_valid(told: Document) -> None:
@@ -54,13 +64,13 @@ async def test_it_is_valid(told: Document) -> None:
 
 
 async def test_every_route_is_in_it_and_nothing_else(app: web.Application, told: Document) -> None:
-    routes = {(route.method, route.handler) for route in app.router.routes() if route.method != "HEAD"}
+    routes = {route for route in app.router.routes() if route.method != "HEAD"}
     found = set()
     for method, path in told.operations:
         request = make_mocked_request(method, str(URL(path.format_map(EXAMPLES))))
         match = await app.router.resolve(request)
         assert match.http_exception is None, f"{method} {path} leads nowhere"
-        found.add((method, match.handler))
+        found.add(match.route)
     assert found == routes
 
 
@@ -84,7 +94,8 @@ async def test_its_examples_are_what_it_describes(told: Document) -> None:
 
 async def test_its_examples_of_jobs_are_taken(server: str, namespace: str, tmp_path: Path) -> None:
     async with service(settings_of(server, namespace, tmp_path, **KEYS)) as client:
-        told = read(await (await client.get("/openapi.json")).read())
+        assert client.app
+        told = read(client.app[DOCUMENT])
         for queue in ("audio", "notification", "cleanup"):
             operation = told.operations["POST", f"/queue/{queue}/jobs"]
             examples = operation["requestBody"]["content"]["application/json"]["examples"]
@@ -170,13 +181,15 @@ async def schemathesis(client: Client, folder: Path, *options: str) -> tuple[int
     return process.returncode or 0, said.decode()
 
 
+@pytest.mark.timeout(240)  # where others keep the machine busy
 async def test_the_service_keeps_to_it_whatever_is_asked(
     server: str, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, "TIMEOUT", 0.05)  # nobody works here, and seconds each are too many
     async with service(settings_of(server, namespace, tmp_path, **KEYS)) as client:
         code, said = await schemathesis(client, tmp_path, "--seed=7")
-        failed = client.app[KEPT].failed if client.app else []
+        assert client.app
+        failed = client.app[KEPT].failed
     assert code == 0, said
     found = re.search(r"([0-9]+) generated", said)
     assert found, said
