@@ -74,6 +74,15 @@ async def test_every_route_is_in_it_and_nothing_else(app: web.Application, told:
     assert found == routes
 
 
+async def test_other_methods_are_refused_and_those_there_are_named(app: web.Application, told: Document) -> None:
+    async with TestClient(TestServer(app)) as client:
+        for path in told.body["paths"]:
+            answer = await client.put(URL(path.format_map(EXAMPLES)))
+            assert answer.status == 405, path
+            named = {method for method, known in told.operations if known == path}
+            assert named <= set(answer.headers["Allow"].split(",")), path
+
+
 def schemas_with_examples(told: Document) -> Iterator[tuple[str, Part, Any]]:
     for (method, path), operation in told.operations.items():
         contents = [operation.get("requestBody", {}), *map(told.resolved, operation["responses"].values())]
