@@ -9,13 +9,14 @@ import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
 
 from api.limits import Limit, place_of
+from api.operations import Operation
 from api.problems import Handler, Problem
 from config.settings import Http, Key, Scope
 from pipeline import RiachoError
@@ -28,15 +29,13 @@ CHALLENGE = 'Bearer realm="riacho"'
 WRONG_KEYS_A_MINUTE = 20  # from one address
 MINUTE = 60.0
 
-R = TypeVar("R", bound=web.RouteDef)
-
 
 class Exposed(RiachoError):
     """The service would be open to whoever reaches this machine."""
 
 
-class Unscoped(Exception):
-    """A route was added without saying which scope it takes."""
+class Undeclared(Exception):
+    """A route was added without saying which scope it takes, and what it is for."""
 
 
 def new_key() -> tuple[str, str]:
@@ -95,8 +94,8 @@ class Asking(NamedTuple):
 
 
 class Access:
-    """Lets a request through to its route when its key has the route's scope. Routes are added by `needs` or
-    `free`; `check` refuses an application with one that is not."""
+    """Lets a request through to its route when its key has the route's scope. Routes are made of operations by
+    `route`; `check` refuses an application with one that is not."""
 
     def __init__(self, http: Http) -> None:
         self._keys = {name: (key.hash.encode(), frozenset(key.scopes)) for name, key in http.keys.items()}
@@ -113,21 +112,16 @@ class Access:
         """Whether it takes a key to come in."""
         return bool(self._keys)
 
-    def needs(self, scope: Scope, route: R) -> R:
-        """A route that takes this scope, or admin."""
-        self._scopes[route.handler] = scope
-        return route
-
-    def free(self, route: R) -> R:
-        """A route that anybody may call: it checks by itself, as webhooks do, or tells nothing."""
-        self._scopes[route.handler] = None
-        return route
+    def route(self, operation: Operation) -> web.RouteDef:
+        """An operation's route, which lets in who has its scope, or admin."""
+        self._scopes[operation.handler] = operation.scope
+        return operation.route
 
     def check(self, app: web.Application) -> None:
-        """Raises Unscoped."""
+        """Raises Undeclared."""
         for route in app.router.routes():
             if route.handler not in self._scopes:
-                raise Unscoped(f"{route.method} {route.resource} was added without the scope it takes")
+                raise Undeclared(f"{route.method} {route.resource} was added without its Operation")
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:

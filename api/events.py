@@ -10,6 +10,7 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from api.hub import Client, Hub, Wanted, block, gap, wanted_event, wanted_of
+from api.operations import Answer, Operation, Parameter, in_query
 from pipeline import Broker
 from pipeline.errors import ServerUnavailable
 from pipeline.events import cursor_of, order, position_of
@@ -30,6 +31,35 @@ class EventEndpoint:
     def __init__(self, broker: Broker, listeners: int) -> None:
         self._broker = broker
         self._hub = Hub(broker, listeners)
+
+    def operations(self) -> list[Operation]:
+        """Everything that is here, as it is reached over HTTP."""
+        seen = "Go on after this event: the id of the last one that was seen."
+        return [
+            Operation(
+                method="GET",
+                path="/queue/events",
+                handler=self.listen,
+                scope="read",
+                group="look",
+                name="events",
+                summary="Jobs going from one state to the next, as it happens",
+                description="Server-sent events: `job`, and `gap` where some were left out.",
+                parameters=(
+                    in_query("queue", str, "Only of this queue.", "audio"),
+                    in_query("job", str, "Only of this job."),
+                    in_query("lastEventId", str, seen),
+                    Parameter(name="Last-Event-ID", where="header", form=str, description=seen),
+                ),
+                answers={
+                    200: Answer(
+                        description="Events without end.", form=str, content_types=(HEADERS["Content-Type"],)
+                    )
+                },
+                problems={404: "No such queue or stage.", 503: "As many listen as may, or Redis is away."},
+                head=False,
+            )
+        ]
 
     async def close(self, _: web.Application) -> None:
         """The service stops: nobody is to wait for listeners."""

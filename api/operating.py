@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from api.problems import Problem, json, read_body
+from api.operations import AJobId, Answer, Body, Operation, in_path, in_query, of_job, one_of
+from api.problems import Handler, Problem, json, read_body
 from pipeline import Broker, JobId, Pipeline, Stage
 from pipeline.errors import BadInput, BadPayload, UnknownStage, did_you_mean
 from pipeline.views import DeadLetter, WorkerView
@@ -17,7 +18,10 @@ LETTERS = 50  # in a page, unless asked for otherwise
 MOST_LETTERS = 200
 CLEAR_FOR = 20.0  # seconds; proxies and clients give up after 30, many of them
 
+NO_QUEUE = {404: "No such queue or stage."}
+
 B = TypeVar("B", bound="Confirmation")
+PageSize = Annotated[int, msgspec.Meta(ge=1, le=MOST_LETTERS)]
 
 
 class Steered(msgspec.Struct):
@@ -46,7 +50,7 @@ class Cancelled(msgspec.Struct, rename="camel"):
     answer: Literal["cancelled", "cancelling"]
 
 
-class Page(msgspec.Struct):
+class DeadLetters(msgspec.Struct):
     """Dead letters without their payloads, the newest first; `next` is the `after` of the next page, if there is
     one."""
 
@@ -77,16 +81,138 @@ class OperatingEndpoints:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
+    def operations(self) -> list[Operation]:
+        """Everything that is here, as it is reached over HTTP."""
+        return [*self._looking(), *self._deleting(), *self._steering()]
+
+    def _looking(self) -> list[Operation]:
+        pipeline = self._broker.pipeline
+        stages = one_of("", *(stage.name for stage in pipeline))
+        return [
+            Operation(
+                method="GET",
+                path="/queue/workers",
+                handler=self.workers,
+                scope="read",
+                group="operate",
+                name="workers",
+                summary="Who works, on what, and when it was heard of",
+                answers={200: Answer(description="Every worker that left a trace.", form=Workers)},
+            ),
+            Operation(
+                method="GET",
+                path="/queue/dead",
+                handler=self.letters,
+                scope="read",
+                group="dead letters",
+                name="deadLetters",
+                summary="A page of dead letters, the newest first",
+                parameters=(
+                    in_query("queue", one_of("", *pipeline.queues), "Only of this queue."),
+                    in_query("stage", stages, "Only of this stage."),
+                    in_query("limit", PageSize, f"How many at most; {LETTERS} where it is missing.", 10),
+                    in_query("after", AJobId | one_of(""), "The `next` of the page before."),
+                ),
+                answers={200: Answer(description="The page, without payloads.", form=DeadLetters)},
+                problems={404: "No such queue or stage."},
+            ),
+            Operation(
+                method="GET",
+                path="/queue/dead/{jobId}",
+                handler=self.letter,
+                scope="admin",
+                group="dead letters",
+                name="deadLetter",
+                summary="One dead letter whole, its payload too",
+                parameters=(of_job("The buried job."),),
+                answers={200: Answer(description="The dead letter.", form=DeadLetter)},
+                problems={404: "It is not among the dead letters."},
+            ),
+        ]
+
+    def _deleting(self) -> list[Operation]:
+        queues = one_of(*self._broker.pipeline.queues)
+        confirm = "Deletes for good, and so wants the queue's name in the body once more. "
+        return [
+            Operation(
+                method="POST",
+                path="/queue/clear/{queue}",
+                handler=self.clear,
+                scope="admin",
+                group="operate",
+                name="clear",
+                summary="Delete the jobs of a queue or stage",
+                description=f"{confirm}Answers after {CLEAR_FOR:g} s at the latest; where it is not `complete` by "
+                "then, asking again goes on.",
+                parameters=(in_path("queue", queues, "The queue."),),
+                body=Body(form=ToClear, examples={"a queue": {"confirm": "cleanup"}}),
+                answers={200: Answer(description="How many were deleted.", form=Cleared, example={"cleared": 12})},
+                problems=NO_QUEUE,
+            ),
+            Operation(
+                method="POST",
+                path="/queue/purge/{queue}",
+                handler=self.purge,
+                scope="admin",
+                group="dead letters",
+                name="purge",
+                summary="Delete the dead letters of a queue or stage",
+                description=confirm.strip(),
+                parameters=(in_path("queue", queues, "The queue."),),
+                body=Body(form=Confirmation, examples={"a queue": {"confirm": "cleanup"}}),
+                answers={200: Answer(description="How many were deleted.", form=Purged, example={"purged": 3})},
+                problems=NO_QUEUE,
+            ),
+        ]
+
+    def _steering(self) -> list[Operation]:
+        return [
+            self._steers("pause", self.pause, "Start no more jobs of a queue or stage"),
+            self._steers("resume", self.resume, "Go on with a queue or stage that was paused or drained"),
+            self._steers("drain", self.drain, "Take nothing more in, and finish what is there"),
+            Operation(
+                method="POST",
+                path="/queue/cancel/{jobId}",
+                handler=self.cancel,
+                scope="enqueue",
+                group="jobs",
+                name="cancel",
+                summary="Take a job out, or have it stopped",
+                parameters=(of_job("The job."),),
+                answers={200: Answer(description="What became of it.", form=Cancelled)},
+                problems={404: "No such job, or it has ended."},
+            ),
+        ]
+
+    def _steers(self, verb: Literal["pause", "resume", "drain"], handler: Handler, summary: str) -> Operation:
+        pipeline = self._broker.pipeline
+        names = one_of(*pipeline.queues, *(stage.name for stage in pipeline))
+        answer = Answer(
+            description="The stages meant.", form=Steered, example={"stages": ["notification.send-client"]}
+        )
+        return Operation(
+            method="POST",
+            path=f"/queue/{verb}/{{name}}",
+            handler=handler,
+            scope="admin",
+            group="operate",
+            name=verb,
+            summary=summary,
+            parameters=(in_path("name", names, "A queue or a stage.", "send-client"),),
+            answers={200: answer},
+            problems=NO_QUEUE,
+        )
+
     async def letters(self, request: web.Request) -> web.Response:
         """GET /queue/dead: a page of dead letters, of a queue, a stage, or all."""
         stages = chosen(self._broker.pipeline, request.query.get("queue", ""), request.query.get("stage", ""))
         after = request.query.get("after")
         page = await self._broker.newest_letters(stages, _limit(request), JobId.parse(after) if after else None)
-        return json(Page(page.letters, str(page.next) if page.next else None))
+        return json(DeadLetters(page.letters, str(page.next) if page.next else None))
 
     async def letter(self, request: web.Request) -> web.Response:
         """GET /queue/dead/{jobId}: one whole."""
-        job_id = JobId.parse(request.match_info["job_id"])
+        job_id = JobId.parse(request.match_info["jobId"])
         letter = await self._broker.dead_letter(job_id)
         if letter is None:
             raise Problem(404, "Not found", f"{job_id} is not among the dead letters.")
@@ -124,7 +250,7 @@ class OperatingEndpoints:
 
     async def cancel(self, request: web.Request) -> web.Response:
         """POST /queue/cancel/{jobId}."""
-        job_id = JobId.parse(request.match_info["job_id"])
+        job_id = JobId.parse(request.match_info["jobId"])
         return json(Cancelled(str(job_id), await self._broker.cancel(job_id)))
 
     async def workers(self, _: web.Request) -> web.Response:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 
+from api.operations import Answer, Operation
 from api.problems import Problem, json
 from pipeline import Broker
 from pipeline.views import StageProbe
@@ -40,6 +41,22 @@ class ProbeEndpoint:
         self._broker = broker
         self._lease = lease
         self._testing = False
+
+    def operations(self) -> list[Operation]:
+        """Everything that is here, as it is reached over HTTP."""
+        return [
+            Operation(
+                method="POST",
+                path="/queue/test",
+                handler=self.test,
+                scope="admin",
+                group="operate",
+                name="test",
+                summary="Send a job without work through every stage",
+                description=f"One test at a time. Takes up to {TIMEOUT:g} s, where a stage has no worker.",
+                answers={200: Answer(description="How long each took; not `ok` unless all came.", form=Tested)},
+            )
+        ]
 
     async def test(self, _: web.Request) -> web.Response:
         """POST /queue/test. One at a time: each has a job wait in every stage, for seconds where nobody is."""

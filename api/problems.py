@@ -28,6 +28,15 @@ RETRY_AFTER = {"Retry-After": "1"}
 READ_TIMEOUT = web.AppKey("read_timeout", float)  # seconds a client may take to send a body
 
 
+class ProblemDetails(msgspec.Struct, frozen=True):
+    """What went wrong (RFC 9457): the status once more, and for a person what was wrong and what to do."""
+
+    title: str
+    status: int
+    detail: str
+    type: str
+
+
 class Problem(Exception):
     """Raised by a handler to answer with this status and, for a person, what was wrong and what to do."""
 
@@ -36,12 +45,13 @@ class Problem(Exception):
         self.status, self.title, self.detail = status, title, detail
         self.headers = headers or {}
 
-    def as_dict(self) -> dict[str, str | int]:
-        return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
+    @property
+    def details(self) -> ProblemDetails:
+        return ProblemDetails(self.title, self.status, self.detail, "about:blank")
 
     @property
     def body(self) -> bytes:
-        return msgspec.json.encode(self.as_dict())
+        return msgspec.json.encode(self.details)
 
     @property
     def all_headers(self) -> dict[str, str]:

@@ -1,13 +1,27 @@
 """The queues over HTTP: put jobs in, look at one."""
 
 import logging
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
 
-from api.idempotency import add_once
-from api.problems import Problem, json, problem_of, problem_of_refusal, read_body
+from api.idempotency import HEADER, add_once
+from api.kinds import body_of, task_of
+from api.operations import (
+    REFUSALS,
+    Answer,
+    Bodies,
+    Either,
+    Header,
+    Many,
+    Operation,
+    Parameter,
+    in_path,
+    of_job,
+    one_of,
+)
+from api.problems import Problem, ProblemDetails, json, problem_of, problem_of_refusal, read_body
 from pipeline import Broker, Job, JobId, Pipeline, RiachoError, Stage
 from pipeline.errors import BadPayload
 from pipeline.message import Added
@@ -60,10 +74,127 @@ class NotificationView(JobView, frozen=True, kw_only=True, rename="camel", omit_
     delivery: DeliveryView | None = None
 
 
+QUEUE = in_path("queue", str, "The queue.")
+IDEMPOTENCY_KEY = Parameter(
+    name=HEADER,
+    where="header",
+    form=Annotated[str, msgspec.Meta(pattern='^"?[ -~]{1,255}"?$')],
+    description="Makes asking again harmless for a day: the same ids come back. A UUID, say.",
+    example="5f0c2f1e-8a52-4e0c-9f3e-6f1f0a3f8c11",
+)
+REPLAYED = Header("Idempotency-Replayed", Literal["true"], "The answer is that to an earlier request.")
+ENQUEUED = (
+    "Durable in Redis when the answer comes. A list is answered with a list, in its order: an id or a problem for "
+    "each; it is refused as a whole where none of it was taken."
+)
+KEYED = {422: f"The {HEADER} was used for another request within the last day."}
+ONE_TAKEN = Answer(
+    description="Taken.",
+    form=Accepted,
+    headers=(REPLAYED,),
+    example={"jobId": "send-client.0.1795369433311-0"},
+)
+TAKEN = Answer(
+    description="Taken; of a list, some of it at least.",
+    form=Either((Accepted, Many(Either((Accepted, ProblemDetails))))),
+    headers=(REPLAYED,),
+    example=ONE_TAKEN.example,
+)
+
+
 class QueueEndpoints:
     def __init__(self, broker: Broker, notifications: NotificationLog) -> None:
         self._broker = broker
         self._notifications = notifications
+
+    def operations(self) -> list[Operation]:
+        """Everything that is here, as it is reached over HTTP."""
+        pipeline = self._broker.pipeline
+        return [*self._enqueueing(), *self._clearing_up("cleanup" in pipeline.queues), *self._jobs()]
+
+    def _enqueueing(self) -> list[Operation]:
+        queues = self._broker.pipeline.queues
+        common: dict[str, Any] = {
+            "method": "POST",
+            "group": "jobs",
+            "name": "enqueue",
+            "summary": "Put a job in, or a list of them",
+            "description": ENQUEUED,
+            "answers": {202: TAKEN},
+            "problems": REFUSALS | KEYED | {404: "No such queue, or the queue has no such kind."},
+        }
+        return [
+            Operation(
+                **common,
+                path="/queue/{queue:cleanup}/jobs",
+                handler=self.enqueue_cleanup,
+                scope="admin",
+                parameters=(QUEUE, IDEMPOTENCY_KEY),
+                body=self._bodies([queue for queue in queues if queue == "cleanup"]),
+            ),
+            Operation(
+                **common,
+                path="/queue/{queue}/jobs",
+                handler=self.enqueue,
+                scope="enqueue",
+                parameters=(QUEUE, IDEMPOTENCY_KEY),
+                body=self._bodies([queue for queue in queues if queue != "cleanup"]),
+            ),
+        ]
+
+    def _bodies(self, queues: list[str]) -> Bodies:
+        of_queue = self._broker.pipeline.queue
+        bodies = {queue: body_of(JobRequest, of_queue(queue), MOST_AT_ONCE) for queue in queues}
+        return Bodies("queue", bodies)
+
+    def _clearing_up(self, there: bool) -> list[Operation]:
+        stages = self._broker.pipeline.queue("cleanup") if there else []
+        return [
+            Operation(
+                method="POST",
+                # Of two paths the one that begins with more fixed text is asked first: jobs are the one's above.
+                path="/queue/cleanup/{task:(?!jobs$)[^/]+}",
+                handler=self.clean_up,
+                scope="admin",
+                group="jobs",
+                name="cleanUp",
+                summary="Do one of the chores now",
+                parameters=(in_path("task", str, "The chore."), IDEMPOTENCY_KEY),
+                body=Bodies("task", {stage.name: task_of(stage) for stage in stages}),
+                answers={202: ONE_TAKEN},
+                problems=REFUSALS | KEYED | {404: "No such chore."},
+            )
+        ]
+
+    def _jobs(self) -> list[Operation]:
+        queues = one_of(*self._broker.pipeline.queues)
+        view = Either((JobView, NotificationView))
+        return [
+            Operation(
+                method="GET",
+                path="/queue/job/{queue}/{jobId}",
+                handler=self.job,
+                scope="read",
+                group="jobs",
+                name="job",
+                summary="What became of a job",
+                parameters=(in_path("queue", queues, "Its queue.", "notification"), of_job("The job.")),
+                answers={200: Answer(description="The job as it is now.", form=view)},
+                problems={404: "No such job: it never was, or it is done and no longer kept."},
+            ),
+            Operation(
+                method="POST",
+                path="/queue/retry/{jobId}",
+                handler=self.retry,
+                scope="admin",
+                group="dead letters",
+                name="retry",
+                summary="Put a dead letter back to work",
+                parameters=(of_job("The buried job."),),
+                answers={202: Answer(description="The new job.", form=Accepted)},
+                problems={404: "It is not among the dead letters."},
+            ),
+        ]
 
     async def enqueue(self, request: web.Request) -> web.Response:
         """POST /queue/{queue}/jobs: one job, or a list with an answer for each."""
@@ -76,7 +207,7 @@ class QueueEndpoints:
         refused = [answer for answer in answers if isinstance(answer, Problem)]
         if refused and len(refused) == len(answers):
             raise refused[0]
-        spelled_out = [answer.as_dict() if isinstance(answer, Problem) else answer for answer in answers]
+        spelled_out = [answer.details if isinstance(answer, Problem) else answer for answer in answers]
         return json(spelled_out, status=202, headers=headers)
 
     async def _take_one(self, request: web.Request, queue: str, asked: JobRequest) -> web.Response:
@@ -112,7 +243,7 @@ class QueueEndpoints:
 
     async def retry(self, request: web.Request) -> web.Response:
         """POST /queue/retry/{jobId}: put a dead letter back to work, as a new job."""
-        job_id = JobId.parse(request.match_info["job_id"])
+        job_id = JobId.parse(request.match_info["jobId"])
         letter = await self._broker.dead_letter(job_id)
         new = letter and await self._broker.replay(letter)
         if not new:
@@ -121,7 +252,7 @@ class QueueEndpoints:
 
     async def job(self, request: web.Request) -> web.Response:
         """GET /queue/job/{queue}/{jobId}."""
-        queue, job_id = request.match_info["queue"], JobId.parse(request.match_info["job_id"])
+        queue, job_id = request.match_info["queue"], JobId.parse(request.match_info["jobId"])
         self._broker.pipeline.find(queue, job_id.stage)
         view = await self._broker.look(job_id)
         if queue == "notification":

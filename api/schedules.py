@@ -1,14 +1,15 @@
 """Schedules: those of the configuration, and how all of them are, for the command line and over HTTP."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
 
-from api.problems import json, problem_of_refusal
+from api.operations import REFUSALS, Answer, Operation, in_path
+from api.problems import Handler, json, problem_of_refusal
 from config import Settings
 from pipeline import Broker, JobId, Schedule
 from pipeline.errors import BadInput, BadJobId, Refused, UnknownSchedule, UnknownStage, did_you_mean
@@ -68,6 +69,16 @@ class Rests(msgspec.Struct, frozen=True):
     paused: bool
 
 
+class Schedules(msgspec.Struct, frozen=True):
+    """The schedules that there are, the configuration's first."""
+
+    schedules: list[ScheduleView]
+
+
+FIRED = {202: Answer(description="Added.", form=Fired)}
+RESTS = {200: Answer(description="Whether it rests.", form=Rests)}
+
+
 def configured_schedules(settings: Settings) -> list[Schedule]:
     """The schedules of the configuration. Raises BadInput where one of them cannot be."""
     given = settings.schedules
@@ -98,9 +109,46 @@ class ScheduleEndpoints:
         self._configured = configured
         self._names = {schedule.name for schedule in configured}
 
+    def operations(self) -> Sequence[Operation]:
+        """Everything that is here, as it is reached over HTTP."""
+        return [
+            Operation(
+                method="GET",
+                path="/queue/scheduled-jobs",
+                handler=self.list,
+                scope="read",
+                group="schedules",
+                name="schedules",
+                summary="Jobs that come again and again: when next, what became of the last",
+                answers={200: Answer(description="Every schedule.", form=Schedules)},
+            ),
+            self._steers(
+                "run",
+                self.run,
+                "Add its job now, besides its times",
+                {202: Answer(description="Added.", form=Fired)},
+            ),
+            self._steers("pause", self.pause, "Add no more of its jobs until it is resumed", RESTS),
+            self._steers("resume", self.resume, "Go on; what was due meanwhile is not made up for", RESTS),
+        ]
+
+    def _steers(self, verb: str, handler: Handler, summary: str, answers: dict[int, Answer]) -> Operation:
+        return Operation(
+            method="POST",
+            path=f"/queue/schedule/{{name}}/{verb}",
+            handler=handler,
+            scope="admin",
+            group="schedules",
+            name=f"{verb}Schedule",
+            summary=summary,
+            parameters=(in_path("name", str, "The schedule's name.", "stats"),),
+            answers=answers,
+            problems={404: "No such schedule."} | (REFUSALS if verb == "run" else {}),
+        )
+
     async def list(self, _: web.Request) -> web.Response:
         """GET /queue/scheduled-jobs."""
-        return json({"schedules": await views(self._broker, self._configured)})
+        return json(Schedules(await views(self._broker, self._configured)))
 
     async def run(self, request: web.Request) -> web.Response:
         """POST /queue/schedule/{name}/run: add its job now, besides its times."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.operations import Answer, Body, Operation, Parameter, in_query
 from api.problems import Problem, json, problem_of_refusal, read_body
 from api.signatures import Signatures
 from config import Secret
@@ -38,7 +39,9 @@ class _Message(msgspec.Struct, rename={"from_": "from"}):
     audio: _Audio | None = None
 
 
-class _Metadata(msgspec.Struct):
+class WhatsAppMetadata(msgspec.Struct):
+    """The number that an event is of."""
+
     phone_number_id: str
 
 
@@ -60,33 +63,74 @@ class _Status(msgspec.Struct):
     errors: list[_Error] = []
 
 
-class _Value(msgspec.Struct):
-    metadata: _Metadata | None = None
+class WhatsAppValue(msgspec.Struct):
+    """What happened: messages that came, and what became of those that were sent. Their fields are Meta's."""
+
+    metadata: WhatsAppMetadata | None = None
     # One at a time, further down: a message of a shape we do not know must not take the others with it.
     messages: list[msgspec.Raw] = []
     statuses: list[msgspec.Raw] = []
 
 
-class _Change(msgspec.Struct):
-    value: _Value
+class WhatsAppChange(msgspec.Struct):
+    """One thing that happened."""
+
+    value: WhatsAppValue
 
 
-class _Entry(msgspec.Struct):
-    changes: list[_Change] = []
+class WhatsAppEntry(msgspec.Struct):
+    """What happened to one account."""
+
+    changes: list[WhatsAppChange] = []
 
 
-class _Event(msgspec.Struct):
+class WhatsAppEvent(msgspec.Struct):
+    """What Meta tells a webhook; what else is in it is left aside."""
+
     object: str
-    entry: list[_Entry]
+    entry: list[WhatsAppEntry]
 
 
-class Answer(msgspec.Struct):
+class Answered(msgspec.Struct):
     """What became of an event's messages; `jobs` are the ids of the accepted ones and the duplicates."""
 
     accepted: int
     duplicates: int
     ignored: int
     jobs: list[str]
+
+
+TEXT = "text/plain; charset=utf-8"
+SIGNATURE = Parameter(
+    name="X-Hub-Signature-256",
+    where="header",
+    form=str,
+    description="`sha256=` and the HMAC-SHA256 of the body with the app's secret, in hexadecimal digits.",
+    example="sha256=" + "0" * 64,
+)
+EXAMPLE: dict[str, Any] = {
+    "object": "whatsapp_business_account",
+    "entry": [
+        {
+            "changes": [
+                {
+                    "value": {
+                        "metadata": {"phone_number_id": "106540352242922"},
+                        "messages": [
+                            {
+                                "id": "wamid.1",
+                                "type": "text",
+                                "timestamp": "1795369433",
+                                "from": "5511987654321",
+                                "text": {"body": "Olá!"},
+                            }
+                        ],
+                    }
+                }
+            ]
+        }
+    ],
+}
 
 
 class WhatsAppWebhook:
@@ -100,6 +144,45 @@ class WhatsAppWebhook:
         self._tenants = tenants
         self._signatures = signatures
         self._verify_token = verify_token
+
+    def operations(self) -> list[Operation]:
+        """Everything that is here, as it is reached over HTTP."""
+        common: dict[str, Any] = {"path": "/webhooks/whatsapp", "scope": None, "group": "webhooks"}
+        unset = "WhatsApp is not configured here."
+        return [
+            Operation(
+                **common,
+                method="GET",
+                handler=self.handshake,
+                head=False,
+                name="handshake",
+                summary="Prove to Meta that this address is ours",
+                parameters=(
+                    in_query("hub.mode", str, "`subscribe`.", "subscribe"),
+                    in_query("hub.verify_token", str, "What was agreed on."),
+                    in_query("hub.challenge", str, "What is to be sent back.", "1158201444"),
+                ),
+                answers={200: Answer(description="The challenge.", form=str, content_types=(TEXT,))},
+                problems={403: "hub.mode or hub.verify_token is not what was agreed on.", 503: unset},
+                asks_redis=False,
+            ),
+            Operation(
+                **common,
+                method="POST",
+                handler=self.receive,
+                name="receive",
+                summary="Take in an event of WhatsApp's: messages, and what became of ours",
+                description="Durable in Redis when the answer comes. What came before is known by its id.",
+                parameters=(SIGNATURE,),
+                body=Body(form=WhatsAppEvent, examples={"a text": EXAMPLE}),
+                answers={200: Answer(description="What became of the messages.", form=Answered)},
+                problems={
+                    401: "The signature is missing, or not made with a secret known here.",
+                    403: "The event is of a number whose app has not signed it.",
+                    503: f"{unset} Or a stage takes nothing just now: the event is to be sent again.",
+                },
+            ),
+        ]
 
     async def handshake(self, request: web.Request) -> web.Response:
         """GET: prove to Meta that this address is ours."""
@@ -121,7 +204,7 @@ class WhatsAppWebhook:
         self._raise_if_refused(work, answers)
         duplicates = sum(answer.duplicate for answer in answers)
         ids = [str(answer.id) for answer in answers]
-        return json(Answer(len(answers) - duplicates, duplicates, len(jobs) - len(work), ids))
+        return json(Answered(len(answers) - duplicates, duplicates, len(jobs) - len(work), ids))
 
     def _signers(self, body: bytes, signature: str) -> frozenset[str]:
         if not self._signatures:
@@ -131,7 +214,7 @@ class WhatsAppWebhook:
             raise Problem(401, "Unauthorized", "X-Hub-Signature-256 is missing, or not made with our app secret.")
         return signers
 
-    def _raise_if_forged(self, event: _Event, signers: frozenset[str]) -> None:
+    def _raise_if_forged(self, event: WhatsAppEvent, signers: frozenset[str]) -> None:
         """The app of one tenant cannot speak for the numbers of another's."""
         changes = (change for entry in event.entry for change in entry.changes)
         telling = (change for change in changes if change.value.messages or change.value.statuses)
@@ -164,14 +247,14 @@ def _unconfigured(variable: str) -> Problem:
     return Problem(503, "Service unavailable", f"WhatsApp is not configured here: set {variable}.")
 
 
-def _tenant(change: _Change, tenants: Mapping[str, str]) -> str:
+def _tenant(change: WhatsAppChange, tenants: Mapping[str, str]) -> str:
     number = change.value.metadata.phone_number_id if change.value.metadata else ""
     return tenants.get(number, number)
 
 
-def _event(body: bytes) -> _Event:
+def _event(body: bytes) -> WhatsAppEvent:
     try:
-        event = msgspec.json.decode(body, type=_Event)
+        event = msgspec.json.decode(body, type=WhatsAppEvent)
     except (ValueError, RecursionError) as error:  # bad UTF-8 in a string is no DecodeError
         raise Problem(400, "Bad request", f"The body is not a WhatsApp event: {error}") from None
     if event.object != "whatsapp_business_account":
@@ -179,7 +262,7 @@ def _event(body: bytes) -> _Event:
     return event
 
 
-def _jobs(pipeline: Pipeline, event: _Event, tenants: Mapping[str, str]) -> Iterator[Job | None]:
+def _jobs(pipeline: Pipeline, event: WhatsAppEvent, tenants: Mapping[str, str]) -> Iterator[Job | None]:
     """A job per message and per status; None for one that is not for us."""
     received_ms = itertools.count(now_ms())  # one apart, so that messages of one event keep their order
     for entry in event.entry:

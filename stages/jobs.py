@@ -12,7 +12,7 @@ EmailAddress = Annotated[str, msgspec.Meta(pattern=r"^[^@\s<>,;]{1,64}@[^@\s<>,;
 HttpUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+\S*$", max_length=2_000)]
 JobName = Annotated[str, msgspec.Meta(max_length=300)]
 Reason = Annotated[str, msgspec.Meta(max_length=2_000)]
-NoNul = msgspec.Meta(pattern=r"^[^\0]*$")  # PostgreSQL takes none in a text
+NoNul = msgspec.Meta(pattern=r"^[^\x00]*$")  # PostgreSQL takes none in a text
 ErrorCode = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 LanguageCode = Annotated[str, msgspec.Meta(pattern="^(auto|[a-z]{2,3})$")]
 

@@ -14,6 +14,7 @@ from sqlalchemy import Table, select
 
 from api.adapters import Adapters
 from api.app import build_app
+from api.description import DOCUMENT
 from api.root import PATIENCE, connector
 from api.serving import Runner
 from config import Settings, load, replaced
@@ -21,6 +22,7 @@ from pipeline import Broker, Pipeline, RetryPolicy
 from stages.notification.alerts import alerts
 from stages.notification.log import notifications
 from tests.cloud_api import NUMBER, TOKEN, CloudApi, Config, Statuses
+from tests.document import KEPT, Kept, read
 from tests.mail import Mailbox, mail_server
 from tests.support import eventually, reached, working
 
@@ -147,13 +149,17 @@ class Served(TestServer):
 
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Client]:
-    """The HTTP service."""
+    """The HTTP service; fails where an answer was not as /openapi.json has it."""
     adapters = Adapters(settings)
     async with connector(settings, adapters.pipeline(), patience=PATIENCE)() as broker:
         app = build_app(broker, settings, adapters.notifications.log)
+        kept = Kept(read(app[DOCUMENT]))
+        app[KEPT] = kept
+        app.middlewares.insert(0, kept.look)
         async with TestClient(Served(app, settings)) as client:
             yield client
     await adapters.database.aclose()
+    assert kept.broken == [], kept.broken
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@ export default {
   "en": {
     "skip": "Skip to the queues",
     "missing": "This service does not offer this.",
+    "docs.link": "The HTTP interface",
     "theme.label": "Colours",
     "theme.auto": "Colours: auto",
     "theme.light": "Colours: light",
@@ -202,6 +203,7 @@ export default {
   "pt": {
     "skip": "Ir para as filas",
     "missing": "Este serviço não oferece isto.",
+    "docs.link": "A interface HTTP",
     "theme.label": "Cores",
     "theme.auto": "Cores: auto",
     "theme.light": "Cores: claras",

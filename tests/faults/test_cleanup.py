@@ -80,6 +80,7 @@ async def check_whole(database: Database, fresh: set[tuple[str, str]]) -> None:
 
 async def test_writers_in_other_processes_lose_nothing(database: Database, url: str) -> None:
     await old_chats(database)
+    await chat(database, "nobody's", ago(31, now_ms()), 1)  # is there still, however fast they are
     names = ["one", "two"]
     writers = [await opened_writer(url, name) for name in names]
     writing = [asyncio.create_task(writer.communicate(b"write\n")) for writer in writers]

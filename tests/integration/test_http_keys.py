@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from api.access import WRONG_KEYS_A_MINUTE, Access, Unscoped, new_key
+from api.access import WRONG_KEYS_A_MINUTE, Access, Undeclared, new_key
 from api.adapters import Adapters
 from api.app import build_app
 from api.root import connector
@@ -23,8 +23,9 @@ SCOPES = ("read", "enqueue", "admin")
 KEYS = {scope: new_key() for scope in SCOPES}
 HASHES = {scope: {"hash": hashed, "scopes": [scope]} for scope, (_, hashed) in KEYS.items()}
 SEND = to_client("5511987654321")
+OPEN = ("/healthz", "/readyz", "/", "/page/{file}", "/docs", "/openapi.json")
 FREE = {("GET", "/webhooks/whatsapp"), ("POST", "/webhooks/whatsapp")} | {
-    (method, path) for method in ("GET", "HEAD") for path in ("/healthz", "/readyz", "/", "/page/{file}")
+    (method, path) for method in ("GET", "HEAD") for path in OPEN
 }
 
 
@@ -156,10 +157,10 @@ async def anybody(_: web.Request) -> web.Response:
     return web.Response(text="come in")
 
 
-def test_a_route_without_a_scope_is_refused_at_the_start() -> None:
+def test_a_route_that_says_neither_scope_nor_purpose_is_refused_at_the_start() -> None:
     access, app = Access(load(environ={}).http), web.Application()
     app.add_routes([web.get("/secret", anybody)])
-    with pytest.raises(Unscoped, match=r"/secret.* was added without the scope"):
+    with pytest.raises(Undeclared, match=r"/secret.* was added without its Operation"):
         access.check(app)
 
 

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.unit
 
 FOLDER = Path(__file__).parents[2] / "api" / "page"
 SCRIPTS = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.js")}
-INDEX = (FOLDER / "index.html").read_text("utf-8")
-STYLE = (FOLDER / "page.css").read_text("utf-8")
+INDEX = "".join((FOLDER / name).read_text("utf-8") for name in ("index.html", "docs.html"))
+STYLE = "".join((FOLDER / name).read_text("utf-8") for name in ("page.css", "docs.css"))
 TEXTS: dict[str, dict[str, str]] = json.loads(
     SCRIPTS["texts.js"].removeprefix("export default ").rstrip().removesuffix(";")
 )
