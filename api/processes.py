@@ -72,8 +72,8 @@ def stop_signal(*, with_parent: bool = False) -> asyncio.Event:
 
 
 def collect_seldom() -> None:
-    """Have the collector of cyclic garbage leave out what is there now, and look through the rest less often: going
-    through all of a process's objects holds up everything for a tenth of a second."""
+    """Have the collector of cyclic garbage leave out what is there now, and look through the rest less often:
+    going through all of a process's objects holds up everything for a tenth of a second."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)
