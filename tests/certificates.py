@@ -11,6 +11,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 PEM = serialization.Encoding.PEM
+# Python 3.13 takes no CA that does not say so.
+SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Files(NamedTuple):
@@ -31,8 +43,10 @@ class Authority:
     def __init__(self, folder: Path, name: str = "ca") -> None:
         self._folder, self._key = folder, ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
-        ca = _builder(self._name, self._name, self._key).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        ca = (
+            _builder(self._name, self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(SIGNS, critical=True)
         )
         self.path = folder / f"{name}.pem"
         self.path.write_bytes(ca.sign(self._key, hashes.SHA256()).public_bytes(PEM))
@@ -41,7 +55,12 @@ class Authority:
         """A certificate for 127.0.0.1, which takes the place of an earlier one of that name."""
         key = ec.generate_private_key(ec.SECP256R1())
         own = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-        signed = _builder(_named(name), self._name, key).add_extension(own, critical=False)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        signed = (
+            _builder(_named(name), self._name, key)
+            .add_extension(own, critical=False)
+            .add_extension(issuer, critical=False)
+        )
         files = Files(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         files.certificate.write_bytes(signed.sign(self._key, hashes.SHA256()).public_bytes(PEM))
         hidden: serialization.KeySerializationEncryption = serialization.NoEncryption()
@@ -61,4 +80,5 @@ def _builder(name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
         x509.CertificateBuilder(issuer, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
