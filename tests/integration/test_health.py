@@ -186,12 +186,12 @@ async def test_folders_and_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
     client = boto3.client("s3", endpoint_url=endpoint)
-    client.create_bucket(Bucket="notes")
-    client.put_object(Bucket="notes", Key="tts/a.ogg", Body=b"x")
+    client.create_bucket(Bucket="spoken")
+    client.put_object(Bucket="spoken", Key="tts/a.ogg", Body=b"x")
     client.close()
-    found = [await one(BucketCheck("b", endpoint, place)) for place in ("notes/tts", "notes", "nowhere")]
+    found = [await one(BucketCheck("b", endpoint, place)) for place in ("spoken/tts", "spoken", "nowhere")]
     server.stop()
-    found.append(await one(BucketCheck("b", "http://127.0.0.1:1", "notes")))
+    found.append(await one(BucketCheck("b", "http://127.0.0.1:1", "spoken")))
     assert [finding.state for finding in found] == ["ok", "ok", "failed", "failed"]
     assert "there is no s3://nowhere" in found[2].detail
     assert "hush" not in repr(found)
