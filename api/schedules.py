@@ -126,7 +126,7 @@ class ScheduleEndpoints:
                 "run",
                 self.run,
                 "Add its job now, besides its times",
-                {202: Answer(description="Added.", form=Fired)},
+                FIRED,
             ),
             self._steers("pause", self.pause, "Add no more of its jobs until it is resumed", RESTS),
             self._steers("resume", self.resume, "Go on; what was due meanwhile is not made up for", RESTS),

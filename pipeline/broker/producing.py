@@ -121,7 +121,8 @@ class Producing(Access):
         args: list[Any] = [self._keys.signals]
         for name, indexes in sections.items():
             keys += self._keys.place(name, partition)
-            args += _section(self.pipeline.stage(name), [offers[index] for index in indexes])
+            stage = self.pipeline.stage(name)
+            args += _section(stage, [offers[index] for index in indexes], stage.account_limit)
         answers: list[Added] = [Added(None, refusal=NO_MEMORY)] * len(offers)
         try:
             replies: list[list[bytes]] = await scripts.add(self._wire, keys, args)
@@ -159,7 +160,7 @@ class Producing(Access):
 
         Raises StageFull or StageDraining.
         """
-        once = [stage.name, stage.high_water, stage.low_water, 0, 0, 0, 1, seal_probe()]
+        once = _section(stage, [(stage.name, seal_probe(), "", "", 0)], limit=0)
         keys = [*self._keys.place(stage.name, partition)]
         (reply,) = await scripts.add(self._wire, keys, [self._keys.signals, *once])
         (added,) = _added(stage.name, partition, reply)
@@ -174,9 +175,9 @@ class Producing(Access):
         return (zlib.crc32(place.encode()) if place else random.getrandbits(32)) % self.partitions
 
 
-def _section(stage: Stage, offers: list[Offer]) -> list[Any]:
-    """What the script is told of one stage's jobs; the envelope alone where that is all there is to say."""
-    limit = stage.account_limit
+def _section(stage: Stage, offers: list[Offer], limit: int) -> list[Any]:
+    """What the script is told of one stage's jobs, of which an account may have `limit` in the stream (0: any
+    number); the envelope alone where that is all there is to say."""
     full = bool(limit) or any(offer[2] or offer[4] for offer in offers)
     marks = (stage.high_water, stage.low_water)
     args: list[Any] = [stage.name, *marks, int(stage.dedup_ttl * 1000), limit, int(full), len(offers)]

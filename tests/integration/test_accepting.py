@@ -30,7 +30,6 @@ KEY, HASHED = new_key()
 KEYS = {"keys": {"shop": {"hash": HASHED, "scopes": ["enqueue"]}}}
 JOB = msgspec.json.encode(to_client("5511987654321"))
 FIRST = b"POST /queue/notification/jobs HTTP/1.1"
-ORDINARY = {"X-Twice": "1", "x-twice": "2"}  # a header given twice is left to aiohttp
 
 
 def request(body: bytes = JOB, *, first: bytes = FIRST, host: str = "localhost", **headers: str) -> bytes:
@@ -39,6 +38,11 @@ def request(body: bytes = JOB, *, first: bytes = FIRST, host: str = "localhost",
     }
     lines = [first, *(f"{name}: {value}".encode() for name, value in given.items())]
     return b"\r\n".join([*lines, b"", body])
+
+
+def ordinary(content: bytes) -> bytes:
+    """The same request, left to aiohttp: with a header given twice."""
+    return content.replace(b"\r\n", b"\r\nX-Twice: 1\r\nX-Twice: 2\r\n", 1)
 
 
 class Taken(list[bool]):
@@ -101,12 +105,11 @@ REQUESTS = {
 async def test_both_ways_answer_alike(
     serve: Serve, taken: Taken, http: dict[str, Any], content: bytes, short: bool
 ) -> None:
-    ordinary = content.replace(b"\r\n", b"\r\nX-Twice: 1\r\nX-Twice: 2\r\n", 1)
     async with ready(serve, **http) as client, raw(client) as connection:
         taken.clear()
         found = (await answers(connection, content))[0]
         assert any(taken) is short
-        wanted = (await answers(connection, ordinary))[0]
+        wanted = (await answers(connection, ordinary(content)))[0]
         assert sum(taken) is int(short)
     assert found[0] == wanted[0]
     assert {k: v for k, v in wanted[1].items() if k not in ("Server", "Date", "Content-Length")} == {
@@ -124,11 +127,11 @@ async def test_a_refused_job_is_told_so_by_both_ways(
     async with ready(serve) as client, raw(client) as connection:
         await redis.hset(Keys(namespace).place("send-client", 0).control, "draining", "1")
         (short,) = await answers(connection, request())
-        (ordinary,) = await answers(connection, request(X_Twice="1").replace(b"X-Twice: 1", b"X-A: 1\r\nX-A: 1"))
+        (other,) = await answers(connection, ordinary(request()))
     assert taken[-2:] == [True, False]
-    assert (short[0], short[2]) == (ordinary[0], ordinary[2])
+    assert (short[0], short[2]) == (other[0], other[2])
     assert short[0] == 503
-    assert short[1]["Retry-After"] == ordinary[1]["Retry-After"]
+    assert short[1]["Retry-After"] == other[1]["Retry-After"]
 
 
 async def test_over_the_limit_both_ways_count_together(serve: Serve, taken: Taken) -> None:
@@ -166,7 +169,7 @@ def mixed(seed: int) -> Iterator[bytes]:
         request(),
         request(b"{}"),
         b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        request(X_Odd="1").replace(b"X-Odd: 1", b"X-Odd: 1\r\nX-Odd: 2"),
+        ordinary(request()),
         request()
         .replace(b"Content-Length: %d" % len(JOB), b"Transfer-Encoding: chunked")
         .replace(JOB, b"%x\r\n%b\r\n0\r\n\r\n" % (len(JOB), JOB)),
@@ -279,9 +282,8 @@ async def test_a_client_that_goes_before_its_answer_is_no_error(
     assert not caplog.records
 
 
-async def test_while_aiohttp_answers_nobody_overtakes(
-    serve: Serve, taken: Taken, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def hold_up_adding(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Set when aiohttp's way comes to add a job, and to be set to let it."""
     adding, go_on, add = asyncio.Event(), asyncio.Event(), Broker.add
 
     async def slowly(broker: Broker, jobs: Sequence[Job]) -> list[Added]:
@@ -289,10 +291,17 @@ async def test_while_aiohttp_answers_nobody_overtakes(
         await go_on.wait()
         return await add(broker, jobs)
 
+    monkeypatch.setattr(Broker, "add", slowly)
+    return adding, go_on
+
+
+async def test_while_aiohttp_answers_nobody_overtakes(
+    serve: Serve, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with ready(serve) as client, raw(client) as connection:
-        monkeypatch.setattr(Broker, "add", slowly)
+        adding, go_on = hold_up_adding(monkeypatch)
         taken.clear()
-        connection.writer.write(request().replace(b"\r\n", b"\r\nX-Twice: 1\r\nX-Twice: 2\r\n", 1))
+        connection.writer.write(ordinary(request()))
         await adding.wait()
         answering = asyncio.create_task(answers(connection, request(), 2))
         done, _ = await asyncio.wait([answering], timeout=0.1)
@@ -302,11 +311,9 @@ async def test_while_aiohttp_answers_nobody_overtakes(
     assert taken == [False], "both went to aiohttp, and one after the other"
 
 
-@pytest.mark.parametrize("ordinary", [False, True])
-async def test_who_does_not_read_is_not_read_from(serve: Serve, taken: Taken, ordinary: bool) -> None:
-    content = request()
-    if ordinary:
-        content = content.replace(b"\r\n", b"\r\nX-Twice: 1\r\nX-Twice: 2\r\n", 1)
+@pytest.mark.parametrize("short", [True, False])
+async def test_who_does_not_read_is_not_read_from(serve: Serve, taken: Taken, short: bool) -> None:
+    content = request() if short else ordinary(request())
     async with ready(serve) as client, raw(client) as connection:
         assert (await answers(connection, content))[0][0] == 202
         for protocol in connections(client):
@@ -324,15 +331,8 @@ async def test_who_does_not_read_is_not_read_from(serve: Serve, taken: Taken, or
 async def test_who_reads_again_is_not_read_from_before_it_is_answered(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adding, go_on, add = asyncio.Event(), asyncio.Event(), Broker.add
-
-    async def slowly(broker: Broker, jobs: Sequence[Job]) -> list[Added]:
-        adding.set()
-        await go_on.wait()
-        return await add(broker, jobs)
-
     async with ready(serve) as client, raw(client) as connection:
-        monkeypatch.setattr(Broker, "add", slowly)
+        adding, go_on = hold_up_adding(monkeypatch)
         connection.writer.write(request() * 100)  # more than aiohttp has wait
         await adding.wait()
         (protocol,) = [each for each in connections(client) if each._buffer_paused]
