@@ -102,7 +102,7 @@ def clock(zone: str, day: str) -> list[tuple[int, datetime, int]]:
     there, start = ZoneInfo(zone), ms(f"{day}T00:00:00+00:00")
     shown = [
         (at, datetime.fromtimestamp(at // 1000, there))
-        for at in range(start - 2 * DAY, start + 2 * WINDOW, MINUTE)
+        for at in range(start - 2 * DAY, start + 2 * WINDOW + MINUTE, MINUTE)
     ]
     return [(at, aware.replace(tzinfo=None, fold=0), aware.fold) for at, aware in shown]
 
