@@ -5,10 +5,11 @@ or why not just now. Any other is left, byte for byte, to aiohttp: so one place 
 request, and one knows the rest of HTTP. What is saved is most of what a request costs (benchmarks/http.py).
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, Union
 
 import httptools
 import msgspec
@@ -19,27 +20,28 @@ from api.access import Access, Asking
 from api.headers import safe_headers
 from api.limits import place_of
 from api.problems import Problem, problem_of, problem_of_refusal, unexpected
-from api.queues import Accepted, JobRequest, job_of
-from pipeline import Broker, RiachoError
-from pipeline.intake import Answers
+from api.queues import Accepted
+from pipeline import Broker, Pipeline, RiachoError, Stage
 from pipeline.message import Added, Job
+from stages.service import LONGEST_NAME
 
 LONGEST_HEAD = 8_000  # bytes; what has more is not the request that comes most
 MOST_HEADERS = 32
 MOST_PASSES = 4_096
 # Headers that change what a request means, or how it is to be answered.
 UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
+NUL = rb"\u0000"  # no name may have one; where else one is, is not asked here
 SAFE_LINES = {
-    scheme: "".join(f"{name}: {value}\r\n" for name, value in safe_headers(scheme).items())
+    scheme: "".join(f"{name}: {value}\r\n" for name, value in safe_headers(scheme).items()).encode()
     for scheme in ("http", "https")
 }
 ACCEPTED = {
-    scheme: f"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n{lines}"
+    scheme: b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n" + lines
     for scheme, lines in SAFE_LINES.items()
 }
 
+Short = Annotated[str, msgspec.Meta(max_length=LONGEST_NAME)]
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(JobRequest).decode
 
 
 class Head:
@@ -91,10 +93,10 @@ class Head:
 
 
 class Pass(NamedTuple):
-    """A head that may take the short way: what follows it is `length` bytes, a job for `queue`. `caller` is the
-    name of a key; empty where there are none."""
+    """A head that may take the short way: what follows it is `length` bytes, a job that `read` reads. `caller` is
+    the name of a key; empty where there are none."""
 
-    queue: str
+    read: Callable[[bytes], Job | None]
     caller: str
     length: int
 
@@ -106,7 +108,7 @@ class Accepting:
         self._broker = broker
         self._access = access
         self._payload_limit = payload_limit
-        self._queues = {f"/queue/{queue}/jobs".encode(): queue for queue in queues}
+        self._readers = {f"/queue/{queue}/jobs".encode(): reader(broker.pipeline, queue) for queue in queues}
         # By their hash, as there are keys in them: a client sends the same one again and again.
         self._passes: dict[bytes, Pass] = {}
 
@@ -116,8 +118,8 @@ class Accepting:
 
     def admit(self, head: Head, written: bytes, remote: str, scheme: str) -> Pass | None:
         """A pass for a head that was read, as it was `written`; None where the ordinary way has to see to it."""
-        queue = self._queues.get(head.path)
-        if queue is None or not head.plain or head.length > self._payload_limit:
+        read = self._readers.get(head.path)
+        if read is None or not head.plain or head.length > self._payload_limit:
             return None
         try:
             caller = self._access.admit(_asking(head.named, remote, scheme), "enqueue")
@@ -125,17 +127,19 @@ class Accepting:
             return None
         if len(self._passes) >= MOST_PASSES:
             self._passes.clear()
-        found = self._passes[_hashed(written)] = Pass(queue, caller if self._access.by_keys else "", head.length)
+        found = self._passes[_hashed(written)] = Pass(read, caller if self._access.by_keys else "", head.length)
         return found
 
-    def take(self, passed: Pass, body: bytes, place: str) -> tuple[Job, Answers] | None:
-        """A job and its answer to be; None where the ordinary way has to see to the request."""
+    def take(self, passed: Pass, body: bytes, place: str, caller: "Lane") -> Job | None:
+        """The job, which the caller is to hear of; None where the ordinary way has to see to the request."""
         if not self._broker.takes_at_once:
             return None
         try:
-            job = job_of(self._broker.pipeline, passed.queue, _decode(body))
-            self._access.count(passed.caller or place)
-            return job, self._broker.submit(job)
+            job = passed.read(body)
+            if job:
+                self._access.count(passed.caller or place)
+                self._broker.submit(job, caller)
+            return job
         except (Problem, RiachoError, ValueError, RecursionError):  # found again there, and answered
             return None
 
@@ -157,33 +161,36 @@ class Lane:
         self._write = write
         self._head = Head()
         self._passed: Pass | None = None
+        self._usual = b""  # the head that was read last, where there is no key in it
         self._body = b""
-        self.answering: Answers | None = None
+        self.answering: Job | None = None
+        self._answered: asyncio.Future[None] | None = None  # for who waits for it
 
     def read(self, data: bytes) -> bool:
         """Whether these bytes are one whole request. To be asked of all that come in: else nobody knows where the
         next request begins."""
-        end = data.find(b"\r\n\r\n", 0, LONGEST_HEAD) + 4
-        if end < 4:
-            return False
-        head, self._body = data[:end], data[end:]
-        self._passed = self._accepting.known(head)
-        if self._passed and self._passed.length == len(self._body):
-            return True
-        if not self._head.read(data, end):
-            return False
-        self._passed = self._accepting.admit(self._head, head, self._remote, self._scheme)
-        self._head.forget()
+        if self._usual and data.startswith(self._usual):
+            end = len(self._usual)
+        else:
+            end = data.find(b"\r\n\r\n", 0, LONGEST_HEAD) + 4
+            if end < 4:
+                return False
+            self._passed, self._usual = self._accepting.known(data[:end]), b""
+        if not (self._passed and self._passed.length == len(data) - end):
+            if not self._head.read(data, end):
+                return False
+            self._passed = self._accepting.admit(self._head, data[:end], self._remote, self._scheme)
+            self._head.forget()
+        if self._passed:
+            self._body = data[end:]
+            self._usual = self._usual or (b"" if self._passed.caller else data[:end])
         return True
 
     def take(self) -> bool:
         """Answer the request that was read, when Redis has; False where it is not for here."""
-        taken = self._passed and self._accepting.take(self._passed, self._body, self._place)
-        if not taken:
-            return False
-        job, self.answering = taken
-        self.answering.add_done_callback(lambda answer: self._answer(job, answer))
-        return True
+        if self._passed:
+            self.answering = self._accepting.take(self._passed, self._body, self._place, self)
+        return self.answering is not None
 
     def forget(self) -> None:
         """Done with the request that was read: its body may be large."""
@@ -191,25 +198,76 @@ class Lane:
 
     def leave(self) -> None:
         """Nobody waits any more: what is not on its way yet is not added."""
-        if self.answering:
-            self.answering.cancel()
-
-    def _answer(self, job: Job, answer: Answers) -> None:
         self.answering = None
-        if answer.cancelled():
-            return
-        scheme, error = self._scheme, answer.exception()
-        if error:
-            self._write(response_of(_problem(error), scheme))
-        else:
-            self._write(self._accepting.response(job, answer.result()[0], scheme))
+        if self._answered and not self._answered.done():
+            self._answered.set_result(None)
+
+    async def rest(self, timeout: float | None) -> None:
+        """Wait for the answer that is due."""
+        if self.answering:
+            self._answered = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._answered], timeout=timeout)
+
+    # An intake's caller: a future a request would cost a tenth of what the request does.
+
+    def done(self) -> bool:
+        return self.answering is None
+
+    def set_result(self, answers: list[Added]) -> None:
+        job = self.answering
+        assert job, "a caller that is done gets no answer"  # noqa: S101
+        self.leave()
+        self._write(self._accepting.response(job, answers[0], self._scheme))
+
+    def set_exception(self, error: Exception) -> None:
+        self.leave()
+        self._write(response_of(_problem(error), self._scheme))
 
 
 def response_of(problem: Problem, scheme: str) -> bytes:
     """A problem as it goes over the wire."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in problem.all_headers.items())
     status = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
-    return _response(status + lines + SAFE_LINES[scheme], problem.body)
+    return _response((status + lines).encode() + SAFE_LINES[scheme], problem.body)
+
+
+def reader(pipeline: Pipeline, queue: str) -> Callable[[bytes], Job | None]:
+    """Reads a job for a queue as it is asked for with a JobRequest, its payload in the same go. What it returns
+    None for, or raises ValueError or RiachoError, is not all in order."""
+    fields = [("tenant", Short, ""), ("key", Short, ""), ("id", Short, ""), ("delay", float, 0.0)]
+    kinds = [
+        msgspec.defstruct(
+            "Asked",
+            [("payload", stage.payload), *fields],
+            tag_field="kind",
+            tag=stage.name,
+            forbid_unknown_fields=True,
+            namespace={"stage": stage},
+        )
+        for stage in pipeline.queue(queue)
+    ]
+    # Without one more kind, which no stage can have, msgspec would not ask for that of a queue's only stage.
+    none = msgspec.defstruct("Asked", [], tag_field="kind", tag=".", namespace={"stage": None})
+    decode = msgspec.json.Decoder(Union[none, *kinds]).decode
+
+    def read(body: bytes) -> Job | None:
+        asked = decode(body)
+        stage: Stage | None = asked.stage
+        if stage is None or NUL in body:
+            return None
+        payload = stage.check(asked.tenant, asked.payload) if stage.check else asked.payload
+        job = Job(
+            stage=stage.name,
+            payload=payload,
+            tenant=asked.tenant,
+            key=asked.key,
+            dedup=asked.id,
+            delay=asked.delay,
+        )
+        pipeline.check(job)
+        return job
+
+    return read
 
 
 def _hashed(head: bytes) -> bytes:
@@ -229,5 +287,6 @@ def _asking(headers: dict[bytes, bytes], remote: str, scheme: str) -> Asking:
     return Asking(remote, scheme, text(b"host") or "", text(b"origin"), [] if key is None else [key])
 
 
-def _response(head: str, body: bytes) -> bytes:
-    return f"{head}Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n\r\n".encode() + body
+def _response(head: bytes, body: bytes) -> bytes:
+    date = rfc822_formatted_time().encode()
+    return b"%bContent-Length: %d\r\nDate: %b\r\n\r\n%b" % (head, len(body), date, body)

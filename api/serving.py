@@ -107,8 +107,8 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
-        if self._lane and self._lane.answering:
-            await asyncio.wait([self._lane.answering], timeout=timeout)
+        if self._lane:
+            await self._lane.rest(timeout)
         await super().shutdown(timeout)
 
     def _take(self, lane: Lane, data: bytes) -> bool:

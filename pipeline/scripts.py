@@ -1,6 +1,7 @@
 """The Lua scripts: each a file in lua/ with its KEYS, ARGV and answer in its head comment."""
 
 import hashlib
+from collections.abc import Awaitable
 from importlib.resources import files
 from typing import Any
 
@@ -25,9 +26,12 @@ class Script:
         self._text = text if takes_in else (READS if reads else WHATEVER_THE_MEMORY) + text
         self._sha = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
-    async def __call__(self, wire: Wire, keys: list[str], args: list[Any]) -> Any:
+    def __call__(self, wire: Wire, keys: list[str], args: list[Any]) -> Awaitable[Any]:
+        return self._ended(wire, keys, args, wire.begin("EVALSHA", self._sha, len(keys), *keys, *args))
+
+    async def _ended(self, wire: Wire, keys: list[str], args: list[Any], begun: Awaitable[Any]) -> Any:
         try:
-            return await wire.command("EVALSHA", self._sha, len(keys), *keys, *args)
+            return await begun
         except NoScriptError:
             return await wire.command("EVAL", self._text, len(keys), *keys, *args)
 

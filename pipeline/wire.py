@@ -2,7 +2,7 @@
 strand the first batch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,6 +48,19 @@ class Wire:
     async def command(self, *args: Any) -> Any:
         """One command's reply. Raises ResponseError for an error reply."""
         (reply,) = await self._ask([pack(args)])
+        return reply
+
+    def begin(self, *args: Any) -> Awaitable[Any]:
+        """As `command`, but sent at once where there is a connection, and not first when it is awaited."""
+        shared = self._shared
+        if shared is None or shared.lost:
+            return self.command(*args)
+        return self._begun(shared, shared.ask(pack(args), 1, CALL_TIMEOUT))
+
+    async def _begun(self, connection: Connection, asked: Awaitable[list[Any]]) -> Any:
+        with self._unavailable():
+            async with asyncio.timeout(self._patience):
+                (reply,) = await _checked(connection, await asked)
         return reply
 
     async def info(self, *section: str) -> dict[str, str]:

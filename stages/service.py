@@ -12,7 +12,8 @@ from pipeline.views import JobView, StageStatus
 from stages.jobs import Incoming, OrderItem
 
 CleanupTask = Literal["tts-cache", "conversations", "logs", "stats", "health"]
-Name = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*$")]  # databases take no NUL
+LONGEST_NAME = 200  # characters
+Name = Annotated[str, msgspec.Meta(max_length=LONGEST_NAME, pattern=r"^[^\x00]*$")]  # databases take no NUL
 
 
 class Options(TypedDict, total=False):

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from itertools import repeat
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from pipeline.errors import (
     StageDraining,
     StageFull,
 )
-from pipeline.intake import Answers, Intake, Offer
+from pipeline.intake import Caller, Intake, Offer
 from pipeline.keys import GROUP
 from pipeline.message import (
     Added,
@@ -41,7 +41,7 @@ class Producing(Access):
     def _intakes(self) -> list[Intake]:
         """The way into each partition."""
         return [
-            Intake(functools.partial(self._add, partition), MOST_PER_CALL) for partition in range(self.partitions)
+            Intake(functools.partial(self._send, partition), MOST_PER_CALL) for partition in range(self.partitions)
         ]
 
     async def add(self, jobs: Sequence[Job]) -> list[Added]:
@@ -65,7 +65,7 @@ class Producing(Access):
             offers.append(self._sealed(stage, job, partition, trace))
         try:
             if len(places) == 1 and len(offers) <= MOST_PER_CALL:
-                return await self._intakes[next(iter(places))].add(offers)
+                return await self._taken_in(next(iter(places)), offers)
             return await self._offer(places, offers)
         finally:
             for span in spans:
@@ -76,12 +76,18 @@ class Producing(Access):
         """Whether `submit` will do: no span is to be made, and the server's memory need not be looked at first."""
         return not self._traced and self._memory.known_to_last
 
-    def submit(self, job: Job) -> Answers:
+    def submit(self, job: Job, caller: Caller) -> None:
         """As `add` for one job that the pipeline has checked, and without a coroutine: for whoever is offered very
         many one by one, while `takes_at_once`."""
         stage = self.pipeline.stage(job.stage)
         partition = self._partition(job)
-        return self._intakes[partition].add([self._sealed(stage, job, partition)])
+        self._intakes[partition].add([self._sealed(stage, job, partition)], caller)
+
+    def _taken_in(self, partition: int, offers: list[Offer]) -> "asyncio.Future[list[Added]]":
+        """Who cancels in time gets nothing added."""
+        answers: asyncio.Future[list[Added]] = asyncio.get_running_loop().create_future()
+        self._intakes[partition].add(offers, answers)
+        return answers
 
     def _sealed(self, stage: Stage, job: Job, partition: int, trace: str = "") -> Offer:
         dedup = self._keys.dedup(stage.name, partition, job.dedup) if job.dedup else ""
@@ -91,7 +97,7 @@ class Producing(Access):
         answers: list[Added] = [Added(None)] * len(offers)
         for partition, indexes in places.items():
             for chunk in chunks(indexes):
-                found = await self._intakes[partition].add([offers[index] for index in chunk])
+                found = await self._taken_in(partition, [offers[index] for index in chunk])
                 for index, answer in zip(chunk, found, strict=True):
                     answers[index] = answer
         return answers
@@ -112,7 +118,7 @@ class Producing(Access):
                 raise _refused(self.pipeline.stage(job.stage), added.refusal)
             await asyncio.sleep(min(left, added.refusal.wait or LOOK_AGAIN, LOOK_AGAIN))
 
-    async def _add(self, partition: int, offers: list[Offer]) -> list[Added]:
+    def _send(self, partition: int, offers: list[Offer]) -> Awaitable[list[Added]]:
         """One script call for jobs of one partition, a section for each stage."""
         sections: dict[str, list[int]] = {}
         for index, offer in enumerate(offers):
@@ -123,9 +129,14 @@ class Producing(Access):
             keys += self._keys.place(name, partition)
             stage = self.pipeline.stage(name)
             args += _section(stage, [offers[index] for index in indexes], stage.account_limit)
-        answers: list[Added] = [Added(None, refusal=NO_MEMORY)] * len(offers)
+        return self._sent(partition, sections, len(offers), scripts.add(self._wire, keys, args))
+
+    async def _sent(
+        self, partition: int, sections: dict[str, list[int]], count: int, asked: Awaitable[list[list[bytes]]]
+    ) -> list[Added]:
+        answers: list[Added] = [Added(None, refusal=NO_MEMORY)] * count
         try:
-            replies: list[list[bytes]] = await scripts.add(self._wire, keys, args)
+            replies = await asked
         except ServerUnavailable as error:
             if isinstance(error.__cause__, OutOfMemoryError):  # the guard looks now and then only
                 return answers

@@ -108,10 +108,8 @@ end
 -- finished. That is all there is to fairness: nobody's flood is ever in front of another's job.
 local function admit(p, body, tenant, limit, origin)
   if limit == 0 then return append(p, body, nil, origin) end
-  if tonumber(redis.call('HGET', p.tenants, tenant) or 0) < limit then
-    redis.call('HINCRBY', p.tenants, tenant, 1)
-    return append(p, body, tenant, origin)
-  end
+  if redis.call('HINCRBY', p.tenants, tenant, 1) <= limit then return append(p, body, tenant, origin) end
+  redis.call('HINCRBY', p.tenants, tenant, -1)
   local id = origin or reserve(p.stream)
   set_aside(p, id, body, tenant)
   redis.call('RPUSH', p.held .. tenant, id)

@@ -346,14 +346,14 @@ async def test_who_reads_again_is_not_read_from_before_it_is_answered(
 async def test_a_connection_is_not_closed_as_idle_with_an_answer_on_its_way(
     serve: Serve, taken: Taken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adding, go_on, send = asyncio.Event(), asyncio.Event(), Producing._add
+    adding, go_on, send = asyncio.Event(), asyncio.Event(), Producing._send
 
     async def slowly(broker: Broker, partition: int, offers: list[Offer]) -> list[Added]:
         adding.set()
         await go_on.wait()
         return await send(broker, partition, offers)
 
-    monkeypatch.setattr(Producing, "_add", slowly)
+    monkeypatch.setattr(Producing, "_send", slowly)
     go_on.set()
     async with ready(serve) as client, raw(client) as connection:
         assert (await answers(connection, request()))[0][0] == 202

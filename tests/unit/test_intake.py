@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from pipeline.errors import ServerUnavailable
-from pipeline.intake import MOST_ON_THE_WAY, WORTH_A_CALL, Answers, Intake, Offer
+from pipeline.intake import MOST_ON_THE_WAY, WORTH_A_CALL, Intake, Offer
 from pipeline.message import Added, JobId
 
 pytestmark = pytest.mark.unit
@@ -40,11 +40,20 @@ async def server() -> Server:
     return Server()
 
 
+Answers = asyncio.Future[list[Added]]
+
+
+def add(intake: Intake, *numbers: int) -> Answers:
+    caller: Answers = asyncio.get_running_loop().create_future()
+    intake.add(offers(*numbers), caller)
+    return caller
+
+
 async def adding(intake: Intake, *groups: tuple[int, ...]) -> list[Answers]:
     """A caller for each group of jobs, one after the other, all of them waiting."""
     callers = []
     for group in groups:
-        callers.append(intake.add(offers(*group)))
+        callers.append(add(intake, *group))
         for _ in range(2):  # the call is planned, and made
             await asyncio.sleep(0)
     return callers
@@ -79,7 +88,7 @@ async def test_a_failing_call_fails_for_all_who_were_in_it_and_the_next_goes_on(
     server.answering.set()
     assert [type(end) for end in await asyncio.gather(*callers, return_exceptions=True)] == [ConnectionError] * 4
     server.fails = False
-    assert ids(await intake.add(offers(5))) == ["5"]
+    assert ids(await add(intake, 5)) == ["5"]
 
 
 async def test_who_is_gone_before_the_call_gets_nothing_added(server: Server) -> None:
@@ -105,3 +114,20 @@ async def test_when_a_call_is_not_answered_in_time_nobody_behind_it_waits_as_lon
     answers = await asyncio.gather(*callers, return_exceptions=True)
     assert {str(answer) for answer in answers} == {"no answer in time"}
     assert calls <= 2 * MOST_ON_THE_WAY, "those after the first may have been under way with it"
+
+
+async def test_a_caller_that_fails_at_its_answer_takes_no_other_with_it(server: Server) -> None:
+    told: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, about: told.append(about))
+
+    class Failing(Answers):
+        def set_result(self, answers: list[Added], /) -> None:
+            raise RuntimeError("no room")
+
+    intake = Intake(server.take, 500)
+    intake.add(offers(1), Failing(loop=loop))
+    other = add(intake, 2)
+    server.answering.set()
+    assert ids(await other) == ["2"]
+    assert [type(about["exception"]) for about in told] == [RuntimeError]
