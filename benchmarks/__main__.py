@@ -77,7 +77,7 @@ def cleanup(
 @app.command()
 def http(
     rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Length of a round; a stage takes 100,000 jobs.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Length of a round; a stage takes 100,000 jobs.")] = 2,
     json: Json = None,
 ) -> None:
     """Jobs taken in over HTTP a second, and their latency at half of that; beside Fastify + BullMQ. Needs wrk."""

@@ -35,7 +35,7 @@ from config import Secret, child_environment, load, replaced
 from pipeline.embedded import EmbeddedServer
 
 PATH = "/queue/audio/jobs"
-BODIES = 1_000  # of as many shops
+BODIES = 2_000  # of as many shops, of which each may have 60 unfinished jobs before some are held back
 CONNECTIONS = 64
 START = 30.0  # seconds
 LUA = """
