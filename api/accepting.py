@@ -30,6 +30,7 @@ MOST_HEADERS = 32
 MOST_PASSES = 4_096
 # Headers that change what a request means, or how it is to be answered.
 UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
+SECRET = {b"authorization", b"cookie", b"proxy-authorization"}
 NUL = rb"\u0000"  # no name may have one; where else one is, is not asked here
 SAFE_LINES = {
     scheme: "".join(f"{name}: {value}\r\n" for name, value in safe_headers(scheme).items()).encode()
@@ -94,11 +95,12 @@ class Head:
 
 class Pass(NamedTuple):
     """A head that may take the short way: what follows it is `length` bytes, a job that `read` reads. `caller` is
-    the name of a key; empty where there are none."""
+    the name of a key; empty where there are none. `secret`: the head has something in it that nobody is to keep."""
 
     read: Callable[[bytes], Job | None]
     caller: str
     length: int
+    secret: bool
 
 
 class Accepting:
@@ -127,7 +129,8 @@ class Accepting:
             return None
         if len(self._passes) >= MOST_PASSES:
             self._passes.clear()
-        found = self._passes[_hashed(written)] = Pass(read, caller if self._access.by_keys else "", head.length)
+        name = caller if self._access.by_keys else ""
+        found = self._passes[_hashed(written)] = Pass(read, name, head.length, not SECRET.isdisjoint(head.named))
         return found
 
     def take(self, passed: Pass, body: bytes, place: str, caller: "Lane") -> Job | None:
@@ -137,7 +140,8 @@ class Accepting:
         try:
             job = passed.read(body)
             if job:
-                self._access.count(passed.caller or place)
+                if self._access.limited:
+                    self._access.count(passed.caller or place)
                 self._broker.submit(job, caller)
             return job
         except (Problem, RiachoError, ValueError, RecursionError):  # found again there, and answered
@@ -161,54 +165,49 @@ class Lane:
         self._write = write
         self._head = Head()
         self._passed: Pass | None = None
-        self._usual = b""  # the head that was read last, where there is no key in it
-        self._body = b""
+        self._usual = b""  # the head that was read last, where there is no secret in it
         self.answering: Job | None = None
         self._answered: asyncio.Future[None] | None = None  # for who waits for it
 
-    def read(self, data: bytes) -> bool:
-        """Whether these bytes are one whole request. To be asked of all that come in: else nobody knows where the
-        next request begins."""
+    def read(self, data: bytes) -> bytes | None:
+        """The body, where these bytes are one whole request. To be asked of all that come in: else nobody knows
+        where the next request begins."""
         if self._usual and data.startswith(self._usual):
             end = len(self._usual)
         else:
             end = data.find(b"\r\n\r\n", 0, LONGEST_HEAD) + 4
             if end < 4:
-                return False
+                return None
             self._passed, self._usual = self._accepting.known(data[:end]), b""
         if not (self._passed and self._passed.length == len(data) - end):
             if not self._head.read(data, end):
-                return False
+                return None
             self._passed = self._accepting.admit(self._head, data[:end], self._remote, self._scheme)
             self._head.forget()
-        if self._passed:
-            self._body = data[end:]
-            self._usual = self._usual or (b"" if self._passed.caller else data[:end])
-        return True
+        if self._passed and not (self._usual or self._passed.secret):
+            self._usual = data[:end]
+        return data[end:]
 
-    def take(self) -> bool:
+    def take(self, body: bytes) -> bool:
         """Answer the request that was read, when Redis has; False where it is not for here."""
         if self._passed:
-            self.answering = self._accepting.take(self._passed, self._body, self._place, self)
+            self.answering = self._accepting.take(self._passed, body, self._place, self)
         return self.answering is not None
-
-    def forget(self) -> None:
-        """Done with the request that was read: its body may be large."""
-        self._body = b""
 
     def leave(self) -> None:
         """Nobody waits any more: what is not on its way yet is not added."""
         self.answering = None
-        if self._answered and not self._answered.done():
+        if self._answered:
             self._answered.set_result(None)
+            self._answered = None
 
     async def rest(self, timeout: float | None) -> None:
         """Wait for the answer that is due."""
         if self.answering:
-            self._answered = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._answered], timeout=timeout)
+            answered = self._answered = asyncio.get_running_loop().create_future()
+            await asyncio.wait([answered], timeout=timeout)
 
-    # An intake's caller: a future a request would cost a tenth of what the request does.
+    # What an intake wants of a caller; a future for each request would take as long as reading it.
 
     def done(self) -> bool:
         return self.answering is None

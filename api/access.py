@@ -102,6 +102,7 @@ class Access:
         # A page whose name was made to resolve to us gets no connection: our certificate is not for that name.
         self._open = http.open or bool(http.tls_client_ca)
         self._hosts = {host.lower() for host in http.hosts}
+        self.limited = http.requests_per_second > 0  # whether there is anything to count
         self._limit = Limit(http.requests_per_second)
         self._wrong_keys = Limit(WRONG_KEYS_A_MINUTE / MINUTE, burst=MINUTE)
         self._is_ours = lru_cache(256)(self._names_us)

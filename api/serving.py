@@ -94,7 +94,8 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if self._lane and data and self._take(self._lane, data):  # aiohttp calls it without any, to go on
-            self._stop_waiting()
+            if self._late:
+                self._stop_waiting()
             return
         if self._late is None and not self._answering:
             self._expect_head()
@@ -117,17 +118,15 @@ class Connection(web.RequestHandler):
             self._held += data
             self._pause_transport_reading()
             return True
-        if not lane.read(data):
+        body = lane.read(data)
+        if body is None:
             self._lane = None
             return False
         # Only with all requests before it answered.
-        taken = not (self._unanswered or self._close or self._force_close) and lane.take()
-        lane.forget()
-        if taken:
-            self._rest()  # aiohttp, which sees no request under way, is not to close an idle connection meanwhile
-        else:
-            self._unanswered += 1
-        return taken
+        if not (self._unanswered or self._close or self._force_close) and lane.take(body):
+            return True
+        self._unanswered += 1
+        return False
 
     async def _handle_request(
         self, request: BaseRequest, start_time: float | None, request_handler: Any
@@ -150,6 +149,12 @@ class Connection(web.RequestHandler):
 
     def _rest(self) -> None:
         self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
+
+    def _process_keepalive(self) -> None:
+        """aiohttp's, which sees no request under way where one took the short way."""
+        if self._lane and self._lane.answering:
+            self._rest()
+        super()._process_keepalive()
 
     def pause_writing(self) -> None:
         """Nor is a client read from that does not read its answers."""

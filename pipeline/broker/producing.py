@@ -193,7 +193,7 @@ def _section(stage: Stage, offers: list[Offer], limit: int) -> list[Any]:
     marks = (stage.high_water, stage.low_water)
     args: list[Any] = [stage.name, *marks, int(stage.dedup_ttl * 1000), limit, int(full), len(offers)]
     if not full:
-        return [*args, *(offer[1] for offer in offers)]
+        return args + [offer[1] for offer in offers]
     for offer in offers:
         args += offer[1:]
     return args

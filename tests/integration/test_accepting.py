@@ -53,8 +53,8 @@ class Taken(list[bool]):
 def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     ways, take = Taken(), Lane.take
 
-    def noting(self: Lane) -> bool:
-        ways.append(take(self))
+    def noting(self: Lane, body: bytes) -> bool:
+        ways.append(take(self, body))
         return ways[-1]
 
     monkeypatch.setattr(Lane, "take", noting)
@@ -371,10 +371,15 @@ async def test_a_connection_is_not_closed_as_idle_with_an_answer_on_its_way(
     assert taken[-2:] == [True, True]
 
 
-async def test_nothing_is_kept_of_a_request_that_is_answered(serve: Serve, taken: Taken) -> None:
-    async with ready(serve) as client, raw(client) as connection:
-        for content in (request(), request(b"{}")):
-            await answers(connection, content)
-            assert all(
-                not each._lane._body and not each._lane._head.headers for each in connections(client) if each._lane
-            )
+@pytest.mark.parametrize("http", [{}, KEYS])
+async def test_neither_key_nor_body_is_kept_with_a_connection(
+    serve: Serve, taken: Taken, http: dict[str, Any]
+) -> None:
+    async with ready(serve, **http) as client, raw(client) as connection:
+        for body in (JOB, b"{}", JOB):
+            await answers(connection, request(body, Authorization=f"Bearer {KEY}"))
+            for lane in [each._lane for each in connections(client) if each._lane]:
+                kept = repr([vars(lane), vars(lane._head)])
+                assert KEY not in kept
+                assert "5511987654321" not in kept
+    assert any(taken)
