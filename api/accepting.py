@@ -95,7 +95,7 @@ class Head:
 
 class Pass(NamedTuple):
     """A head that may take the short way: what follows it is `length` bytes, a job that `read` reads. `caller` is
-    the name of a key; empty where there are none. `secret`: the head has something in it that nobody is to keep."""
+    the name of a key; empty where there are none. `secret`: something in the head is not to be kept."""
 
     read: Callable[[bytes], Job | None]
     caller: str
