@@ -128,7 +128,9 @@ class EventEndpoint:
                 blocks = []
                 for told in page:
                     seen[partition] = told.id
-                    if event := wanted_event(self._hub.queues, told, wanted):
+                    if told.said is None:
+                        blocks.append(gap(cursor_of(seen), "lost"))
+                    elif event := wanted_event(self._hub.queues, told, wanted):
                         blocks.append(block(event, cursor_of(seen)))
                 yield b"".join(blocks)
 

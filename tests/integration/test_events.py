@@ -5,6 +5,7 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from api import hub
 from pipeline import Broker, Bury, Context, Done, Job, Pipeline, Retry, tail
 from pipeline.broker import following
 from pipeline.errors import Permanent
+from pipeline.events import Told
 from pipeline.keys import GROUP, Keys
 from pipeline.message import Delivery
 from pipeline.outcome import Settled
@@ -344,6 +346,26 @@ async def test_who_comes_back_to_what_is_gone_is_told_so_and_goes_on(
         assert (gap.kind, gap.data) == ("gap", {"reason": "lost"})
         await broker.add(jobs("kept", 1))
         assert await listener.states(1) == ["kept waiting"]
+
+
+async def test_what_is_trimmed_while_somebody_catches_up_is_a_gap(
+    client: Client, broker: Broker, redis: "Redis", namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Broker.events_between
+
+    async def too_late(*args: Any) -> AsyncIterator[list[Told]]:
+        await redis.xtrim(Keys(namespace).events(0), maxlen=2, approximate=False)
+        async for page in read(*args):
+            yield page
+
+    async with listening(client) as listener:
+        cursor = listener.cursor
+        ids = await added(listener, broker, "plain", 5)
+    monkeypatch.setattr(Broker, "events_between", too_late)
+    async with listening(client, cursor) as listener:
+        gap, *rest = await listener.take(3)
+    assert (gap.kind, gap.data) == ("gap", {"reason": "lost"})
+    assert [heard.data["jobId"] for heard in rest] == ids[3:]
 
 
 async def test_events_that_are_lost_under_a_listener_are_a_gap(
