@@ -100,11 +100,11 @@ class Client:
 
     def put(self, chunk: bytes) -> None:
         """Have this sent when woken; cuts off a client that has not taken what came before."""
-        self._size += len(chunk)
         if self._size > MOST_UNSENT:
             self.cut()
         elif not self.ended:
             self._unsent.append(chunk)
+            self._size += len(chunk)
 
     def wake(self) -> None:
         """Have it sent now."""

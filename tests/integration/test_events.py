@@ -455,6 +455,14 @@ async def test_a_client_that_does_not_read_is_cut_off_and_others_are_not(
             assert not await is_full(client)
 
 
+async def test_a_client_that_reads_is_not_cut_off_for_what_comes_at_once(
+    broker: Broker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MOST_UNSENT", 10_000)
+    async with listening(client) as listener:
+        await added(listener, broker, "plain", 200)
+
+
 def with_little_room(transport: asyncio.BaseTransport) -> None:
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
