@@ -525,6 +525,27 @@ async def test_a_service_that_stops_does_not_wait_for_listeners(broker: Broker) 
         assert time.monotonic() - began < 2
 
 
+async def test_a_service_that_stops_does_not_wait_for_a_listener_that_does_not_read(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transports: list[asyncio.WriteTransport] = []
+
+    def noting(transport: asyncio.WriteTransport) -> None:
+        with_little_room(transport)
+        transports.append(transport)
+
+    monkeypatch.setattr(api.events, "_notice_silence", noting)
+    monkeypatch.setattr(api.events, "END_TIMEOUT", 0.1)
+    async with served(broker) as client, listening(client) as reader:
+        with silent_client(client):
+            await reached(lambda: len(transports) == 2)
+            while transports[1].get_write_buffer_size() < 80_000:  # what it is sent then is not waited for (yet)
+                await added(reader, broker, "plain", 50)
+            began = time.monotonic()
+            await client.server.close()
+            assert time.monotonic() - began < 2
+
+
 # ── the command ──────────────────────────────────────────────────────────────────────────────────
 
 
