@@ -158,7 +158,7 @@ class Feed:
     def allow(self, now: float, per_second: float) -> None:
         """Let more pass, by the time that went by."""
         earned = (now - self._allowed_at) * per_second
-        self._allowance, self._allowed_at = min(per_second, self._allowance + earned), now
+        self._allowance, self._allowed_at = min(max(1.0, per_second), self._allowance + earned), now
 
     def takes(self) -> bool:
         """Whether one more event may pass, which then counts."""
