@@ -22,6 +22,7 @@ HEADERS = {
 }
 COMMENT_EVERY = 15.0  # seconds without an event
 WRITE_TIMEOUT = 30.0  # seconds for which a client may take nothing
+END_TIMEOUT = 1.0  # seconds for which a client may take nothing when all is said
 RECONNECT = b"retry: 1000\n"  # ms after which a browser comes back
 
 
@@ -93,6 +94,7 @@ class EventEndpoint:
         while True:
             chunk = await client.take(COMMENT_EVERY)
             if client.ended:
+                await _end(response, client)
                 return
             await _write(response, client, chunk or _comment(self._hub.handed_out))
 
@@ -128,7 +130,9 @@ class EventEndpoint:
                 blocks = []
                 for told in page:
                     seen[partition] = told.id
-                    if event := wanted_event(self._hub.queues, told, wanted):
+                    if told.said is None:
+                        blocks.append(gap(cursor_of(seen), "lost"))
+                    elif event := wanted_event(self._hub.queues, told, wanted):
                         blocks.append(block(event, cursor_of(seen)))
                 yield b"".join(blocks)
 
@@ -157,6 +161,17 @@ async def _write(response: web.StreamResponse, client: Client, chunk: bytes) -> 
         raise
     finally:
         client.writing = False
+
+
+async def _end(response: web.StreamResponse, client: Client) -> None:
+    """The end of it, for who has read the rest; aiohttp would wait for anybody. Raises ConnectionResetError,
+    TimeoutError."""
+    try:
+        async with asyncio.timeout(END_TIMEOUT):
+            await response.write_eof()
+    except TimeoutError:
+        client.cut()
+        raise
 
 
 def _notice_silence(transport: asyncio.BaseTransport) -> None:

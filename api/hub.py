@@ -100,11 +100,11 @@ class Client:
 
     def put(self, chunk: bytes) -> None:
         """Have this sent when woken; cuts off a client that has not taken what came before."""
-        self._size += len(chunk)
         if self._size > MOST_UNSENT:
             self.cut()
         elif not self.ended:
             self._unsent.append(chunk)
+            self._size += len(chunk)
 
     def wake(self) -> None:
         """Have it sent now."""
@@ -158,7 +158,7 @@ class Feed:
     def allow(self, now: float, per_second: float) -> None:
         """Let more pass, by the time that went by."""
         earned = (now - self._allowed_at) * per_second
-        self._allowance, self._allowed_at = min(per_second, self._allowance + earned), now
+        self._allowance, self._allowed_at = min(max(1.0, per_second), self._allowance + earned), now
 
     def takes(self) -> bool:
         """Whether one more event may pass, which then counts."""
@@ -263,16 +263,18 @@ class Hub:
             feed.clients.discard(client)
             if not feed.clients:
                 del self._feeds[wanted]
-        if not self._count:
-            # It sees that by itself: who is cancelled while it connects leaves a connection open.
-            self._running = None
+
+    def _goes_on(self) -> bool:
+        """Asked by a tail's task: who is cancelled while it connects leaves a connection open. Who comes before it
+        has ended has it go on, as each new one would take another connection."""
+        return bool(self._count) and self._running is asyncio.current_task()
 
     async def _run(self, tail: Tail) -> None:
         try:
-            while self._running is asyncio.current_task():
+            while self._goes_on():
                 found = await tail.read()
-                if self._running is not asyncio.current_task():
-                    return
+                if not self._goes_on():
+                    break
                 self._sort(found)
                 pace = PACE + self._count * PACE_EACH
                 if not tail.behind or time.monotonic() > self._handed_out_at + pace:
@@ -281,9 +283,11 @@ class Hub:
                     await asyncio.sleep(pace)
         except Exception:  # clients come back, and find it begun anew
             log.exception("events are no longer read")
-            self._running = None
             for client in self._clients():
                 client.end()
+        finally:
+            if self._running is asyncio.current_task():
+                self._running = None
 
     def _clients(self) -> list[Client]:
         return [client for feed in self._feeds.values() for client in feed.clients]

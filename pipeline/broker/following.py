@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from pipeline import scripts
 from pipeline.broker.access import MOST_PER_CALL, Access
-from pipeline.events import Span, Told
+from pipeline.events import Span, Told, order
 
 FOLLOWED = 60.0  # seconds for which transitions are told, after each time somebody asks for it
 
@@ -36,11 +36,18 @@ class Following(Access):
         return found, there == self.partitions
 
     async def events_between(self, partition: int, after: bytes, until: bytes) -> AsyncGenerator[list[Told]]:
-        """A partition's events after one, up to another that is included, page by page."""
+        """A partition's events after one, up to another that is included, page by page. What is trimmed meanwhile
+        is an event in which nothing is said."""
         key, start = self._keys.events(partition), after
-        while page := await self._wire.command("XRANGE", key, b"(" + start, until, "COUNT", MOST_PER_CALL):
-            yield [_told(partition, entry, fields) for entry, fields in page]
-            start = page[-1][0]
+        while order(start) < order(until):
+            page = await self._wire.command("XRANGE", key, start, until, "COUNT", MOST_PER_CALL + 1)
+            # Where the one before is there still, so is all that came after it.
+            there = bool(page) and order(page[0][0]) == order(start)
+            found = [_told(partition, entry, fields) for entry, fields in page[there:]]
+            yield found if there else [Told(partition, start, None), *found]
+            if not found:
+                return
+            start = found[-1].id
 
 
 def _told(partition: int, entry: bytes, fields: list[bytes]) -> Told:

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from api import hub
 from pipeline import Broker, Bury, Context, Done, Job, Pipeline, Retry, tail
 from pipeline.broker import following
 from pipeline.errors import Permanent
+from pipeline.events import Told
 from pipeline.keys import GROUP, Keys
 from pipeline.message import Delivery
 from pipeline.outcome import Settled
@@ -343,7 +345,29 @@ async def test_who_comes_back_to_what_is_gone_is_told_so_and_goes_on(
         gap = await listener.next()
         assert (gap.kind, gap.data) == ("gap", {"reason": "lost"})
         await broker.add(jobs("kept", 1))
-        assert await listener.states(1) == ["kept waiting"]
+        while (heard := await listener.next()).kind == "gap":  # those who never left learn of it, too
+            pass
+        assert said(heard) == "kept waiting"
+
+
+async def test_what_is_trimmed_while_somebody_catches_up_is_a_gap(
+    client: Client, broker: Broker, redis: "Redis", namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Broker.events_between
+
+    async def too_late(*args: Any) -> AsyncIterator[list[Told]]:
+        await redis.xtrim(Keys(namespace).events(0), maxlen=2, approximate=False)
+        async for page in read(*args):
+            yield page
+
+    async with listening(client) as listener:
+        cursor = listener.cursor
+        ids = await added(listener, broker, "plain", 5)
+    monkeypatch.setattr(Broker, "events_between", too_late)
+    async with listening(client, cursor) as listener:
+        gap, *rest = await listener.take(3)
+    assert (gap.kind, gap.data) == ("gap", {"reason": "lost"})
+    assert [heard.data["jobId"] for heard in rest] == ids[3:]
 
 
 async def test_events_that_are_lost_under_a_listener_are_a_gap(
@@ -416,6 +440,24 @@ async def test_a_worker_ceases_to_tell_when_the_last_listener_left(
     assert not await redis.exists(key)
 
 
+async def test_listeners_that_come_and_go_take_one_connection_to_the_server(
+    broker: Broker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tail.Tail] = []
+    begin = tail.Tail.begin
+
+    async def noting(self: tail.Tail) -> None:
+        begun.append(self)
+        await begin(self)
+
+    monkeypatch.setattr(tail, "LONGEST_WAIT", 5.0)
+    monkeypatch.setattr(tail.Tail, "begin", noting)
+    for _ in range(5):
+        async with listening(client) as listener:
+            await added(listener, broker, "plain", 1)
+    assert len(begun) == 1
+
+
 async def test_a_client_that_does_not_read_is_cut_off_and_others_are_not(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +473,14 @@ async def test_a_client_that_does_not_read_is_cut_off_and_others_are_not(
                 if not await is_full(client):
                     break
             assert not await is_full(client)
+
+
+async def test_a_client_that_reads_is_not_cut_off_for_what_comes_at_once(
+    broker: Broker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MOST_UNSENT", 10_000)
+    async with listening(client) as listener:
+        await added(listener, broker, "plain", 200)
 
 
 def with_little_room(transport: asyncio.BaseTransport) -> None:
@@ -493,6 +543,27 @@ async def test_a_service_that_stops_does_not_wait_for_listeners(broker: Broker) 
             assert await listener.response.content.read() == b""  # an end, not a broken connection
             await stopping
         assert time.monotonic() - began < 2
+
+
+async def test_a_service_that_stops_does_not_wait_for_a_listener_that_does_not_read(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transports: list[asyncio.WriteTransport] = []
+
+    def noting(transport: asyncio.WriteTransport) -> None:
+        with_little_room(transport)
+        transports.append(transport)
+
+    monkeypatch.setattr(api.events, "_notice_silence", noting)
+    monkeypatch.setattr(api.events, "END_TIMEOUT", 0.1)
+    async with served(broker) as client, listening(client) as reader:
+        with silent_client(client):
+            await reached(lambda: len(transports) == 2)
+            while transports[1].get_write_buffer_size() < 80_000:  # what it is sent then is not waited for (yet)
+                await added(reader, broker, "plain", 50)
+            began = time.monotonic()
+            await client.server.close()
+            assert time.monotonic() - began < 2
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 """Every transition of a job, on a real server: what it does, and what it refuses to do."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -107,6 +108,14 @@ async def test_one_unknown_stage_adds_nothing_at_all(broker: Broker) -> None:
     with pytest.raises(UnknownStage, match="did you mean 'second'"):
         await broker.add([*jobs("first", 1), *jobs("secnd", 1)])
     assert await depths(broker, "first") == (0, 0, 0, 0)
+
+
+async def test_what_cannot_be_sent_fails_and_does_not_stop_what_comes_after(broker: Broker) -> None:
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            with pytest.raises(UnicodeEncodeError):
+                await broker.add([Job(stage="first", payload=Number(1), dedup="\ud800")])
+        assert await add_one(broker, Job(stage="first", payload=Number(1)))
 
 
 async def test_jobs_of_one_key_lie_in_one_partition(connector: Callable[..., Connect]) -> None:
