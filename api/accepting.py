@@ -27,6 +27,7 @@ from stages.service import LONGEST_NAME
 
 LONGEST_HEAD = 8_000  # bytes; what has more is not the request that comes most
 MOST_HEADERS = 32
+MOST_DIGITS = 15  # of a length; Python reads no number of thousands
 MOST_PASSES = 4_096
 # Headers that change what a request means, or how it is to be answered.
 UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
@@ -67,7 +68,7 @@ class Head:
             return False
         self.named = dict(self.headers)
         length = self.named.get(b"content-length", b"0")
-        if length.isdigit():
+        if length.isdigit() and len(length) <= MOST_DIGITS:
             self.length = int(length)
         return self._complete == 1 and len(data) == end + self.length
 

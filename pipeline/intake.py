@@ -57,8 +57,8 @@ class Intake:
     def _call_until(self, enough: Callable[[], bool]) -> None:
         while not enough():
             if callers := self._next_callers():
-                self._on_the_way += 1
                 asked = self._send([offer for offers, _ in callers for offer in offers])
+                self._on_the_way += 1
                 task = self._loop.create_task(self._call(asked, callers))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)

@@ -121,6 +121,13 @@ async def test_both_ways_answer_alike(
         assert found[2] == wanted[2]
 
 
+@pytest.mark.parametrize("digits", [f"{len(JOB):016}", "0" * 5_000 + str(len(JOB)), "9" * 5_000])
+async def test_a_length_of_many_digits_is_answered(serve: Serve, taken: Taken, digits: str) -> None:
+    async with ready(serve) as client, raw(client) as connection:
+        (answer,) = await answers(connection, request(Content_Length=digits))
+    assert answer[0] in (202, 400)
+
+
 async def test_a_refused_job_is_told_so_by_both_ways(
     serve: Serve, taken: Taken, namespace: str, redis: Redis
 ) -> None:
