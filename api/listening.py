@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -42,7 +41,7 @@ async def listening(runner: Runner, http: Http, certificates: Certificates | Non
 async def _listen(runner: Runner, http: Http, certificates: Certificates | None) -> str:
     site: web.BaseSite
     if certificates:
-        site = TlsSite(runner, http, certificates.context)
+        site = TlsSite(runner, http, certificates)
     else:
         site = web.TCPSite(runner, http.host, http.port, backlog=BACKLOG)
     try:
@@ -74,9 +73,9 @@ async def _renewing(certificates: Certificates | None) -> AsyncIterator[None]:
 class TlsSite(web.BaseSite):
     """aiohttp's own would neither bound the time of a handshake nor count it among the connections."""
 
-    def __init__(self, runner: Runner, http: Http, context: ssl.SSLContext) -> None:
-        super().__init__(runner, ssl_context=context)
-        self._http, self._context = http, context
+    def __init__(self, runner: Runner, http: Http, certificates: Certificates) -> None:
+        super().__init__(runner, ssl_context=certificates.context)
+        self._http, self._certificates = http, certificates
 
     @property
     def name(self) -> str:
@@ -86,7 +85,7 @@ class TlsSite(web.BaseSite):
         sockets = await _listeners(self._http.host, self._http.port)
         await super().start()
         assert self._runner.server  # noqa: S101 - BaseSite has seen to it
-        gate = Gate(sockets, self._runner.server, self._context, self._http)
+        gate = Gate(sockets, self._runner.server, self._certificates, self._http)
         self._server = gate  # type: ignore[assignment] # of a server aiohttp asks for `sockets` and `close`
 
 
@@ -95,10 +94,10 @@ class Gate:
     `connections` at a time, handshakes among them, is closed at once."""
 
     def __init__(
-        self, sockets: list[socket.socket], server: web.Server, context: ssl.SSLContext, http: Http
+        self, sockets: list[socket.socket], server: web.Server, certificates: Certificates, http: Http
     ) -> None:
         self.sockets = sockets
-        self._served, self._context = server, context
+        self._served, self._certificates = server, certificates
         self._patience, self._most = http.read_timeout, http.connections
         self._greeting: set[asyncio.Task[None]] = set()
         self._accepting = [asyncio.create_task(self._accept(each)) for each in sockets]
@@ -137,7 +136,7 @@ class Gate:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._served,
                 arrived,
-                ssl=self._context,
+                ssl=self._certificates.context,
                 ssl_handshake_timeout=self._patience,
                 ssl_shutdown_timeout=LINGER,
             )

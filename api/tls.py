@@ -21,36 +21,38 @@ class NoTls(RiachoError):
 
 
 class Certificates:
-    """What the service shows to its clients, and by what it knows them. `context` is for as long as it listens:
-    each connection gets the newest certificate when its handshake begins."""
+    """What the service shows to its clients, and by what it knows them: `context` is the newest, for the next
+    connection."""
 
     def __init__(self, http: Http) -> None:
         """Raises NoTls."""
         self._http = http
         self._stamp = self._look()
-        self._newest = _context(http)
+        # One of its own each time, in place of loading into the one in use: what cannot be used, as with a new
+        # certificate whose key is not written yet, changes nothing, and a CA taken out is trusted no more. Nor can
+        # a session from before be taken up again, which would go without its certificate being looked at.
         self.context = _context(http)
-        # A context of its own each time, in place of loading into the one in use: what cannot be used, as with a
-        # new certificate whose key is not written yet, changes nothing, and a CA taken out is trusted no more.
-        self.context.sni_callback = self._choose
+        self._said = ""
 
     async def renew(self) -> int:
         """Read the files again, if they changed; 1 where what they have is in use now."""
         stamp = await asyncio.to_thread(self._look)
         if stamp == self._stamp:
             return 0
-        self._stamp = stamp
         try:
-            self._newest = await asyncio.to_thread(_context, self._http)
-        except NoTls as error:
-            log.error("%s; going on with the certificate from before", error)
+            self.context = await asyncio.to_thread(_context, self._http)
+        except NoTls as error:  # tried again each time: that a file may be read now does not show in its stamp
+            self._complain(str(error))
             return 0
+        self._stamp, self._said = stamp, ""
         log.info("new connections get what is in %s now", self._http.tls_certificate)
         return 1
 
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        """Called in each handshake, whether the client names a host or not."""
-        connection.context = self._newest
+    def _complain(self, error: str) -> None:
+        """Once of each."""
+        if error != self._said:
+            log.error("%s; going on with the certificate from before", error)
+        self._said = error
 
     def _look(self) -> Stamp:
         """By what the files' having changed is seen; a renewal may put other files in their place."""

@@ -218,6 +218,22 @@ async def test_while_only_half_of_a_renewal_is_there_the_old_certificate_holds(
     assert "cannot be read: No such file" in caplog.text
 
 
+async def test_a_renewal_that_could_not_be_read_is_taken_when_it_can_be(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = certificates_of(load({"http": authority.issue("server").http}, environ={}).http)
+    assert found
+    authority.issue("server")
+
+    def unreadable(_name: str, _path: str) -> None:
+        raise NoTls("Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tls, "_check_readable", unreadable)
+        assert await found.renew() == 0
+    assert await found.renew() == 1, "chmod does not show in time, size or inode"
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -276,6 +292,41 @@ async def test_only_clients_with_a_certificate_of_the_ca_are_answered_where_one_
         async with raw(url, trusting) as connection:
             (answer,) = await answers(connection, request(host="api.example"))
             assert answer[0] == 202, "whose certificate is known needs no key, and may use any name"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_ca_taken_out_is_trusted_no_more_in_a_session_from_before(
+    secure: Secure,
+    trusting: ssl.SSLContext,
+    tmp_path: Path,
+    version: ssl.TLSVersion,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listening, "LOOKED_AT_EVERY", 0.05)
+    clients, others = Authority(tmp_path, "clients"), Authority(tmp_path, "others")
+    trusted = Path(shutil.copy(clients.path, tmp_path / "trusted.pem"))
+    trusting.minimum_version = trusting.maximum_version = version
+    trusting.load_cert_chain(*clients.issue("friend"))
+    async with secure(tls_client_ca=str(trusted)) as url:
+
+        def greet(session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
+            """The session, where it is answered."""
+            arrived = socket.create_connection((str(url.host), url.port))
+            with trusting.wrap_socket(arrived, server_hostname=url.host, session=session) as connection:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                return connection.session if connection.recv(4_096) else None
+
+        session = await asyncio.to_thread(greet)
+        assert session
+        shutil.copy(others.path, trusted)
+
+        async def refused() -> bool:
+            try:
+                return await asyncio.to_thread(greet, session) is None
+            except OSError:
+                return True
+
+        await eventually(refused, what="the client being refused")
 
 
 def test_a_ca_for_clients_is_as_good_as_keys(tmp_path: Path) -> None:
