@@ -30,7 +30,7 @@ from api import (
 )
 from api import demo as demonstration
 from api.access import check_exposure
-from api.console import AsJson, ask, read_settings, with_address
+from api.console import AsJson, ask, harmless, read_settings, with_address
 from api.exits import CODES, by_settings, exit_code
 from api.load import QueueLoad, load_of, look
 from api.root import check
@@ -192,7 +192,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except (RiachoError, SettingsError) as error:
-        typer.echo(f"riacho: {error}", err=True)
+        typer.echo(harmless(f"riacho: {error}"), err=True)
         sys.exit(exit_code(error))
 
 

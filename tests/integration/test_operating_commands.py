@@ -47,9 +47,9 @@ def answer(riacho: Command) -> Callable[..., Any]:
 def bury(server: str, namespace: str) -> Bury:
     """Makes a dead letter of send-client, with an index or as a version without one did; its job's id."""
     keys = Keys(namespace)
-    record = encode_record(Record(state="failed", attempt=4, at_ms=1_700_000_000_000, reason="cannot be"))
 
-    def made(entry: str, *, indexed: bool = True) -> str:
+    def made(entry: str, *, indexed: bool = True, reason: str = "cannot be") -> str:
+        record = encode_record(Record(state="failed", attempt=4, at_ms=1_700_000_000_000, reason=reason))
         with Redis.from_url(server) as redis:
             letter: Any = redis.xadd(keys.dead("send-client", 0), {"id": entry, "e": "?", "record": record})
             if indexed:
@@ -124,6 +124,22 @@ def test_workers_are_listed(riacho: Command, answer: Callable[..., Any], server:
     (worker,) = answer("workers")["workers"]
     assert (worker["worker"], worker["stages"], worker["active"]) == ("host.3", ["send-client"], 1)
     assert "host.3" in riacho("workers").out
+
+
+def test_what_came_from_elsewhere_is_no_order_to_the_terminal(
+    riacho: Command, bury: Bury, server: str, namespace: str
+) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J[bold]\u202e"
+    bury("5-1", reason=evil)
+    stream = Keys(namespace).stream("send-client", 0)
+    riacho(*SEND)
+    with Redis.from_url(server) as redis:
+        redis.xgroup_create(stream, GROUP, "0")
+        redis.xreadgroup(GROUP.decode(), f"{evil}.3", {stream: ">"})
+    for command in (("dead", "list"), ("workers",)):
+        shown = riacho(*command).out
+        assert "[bold]" in shown
+        assert all(char.isprintable() or char == "\n" for char in shown)
 
 
 def test_schedules_are_put_paused_fired_and_removed(answer: Callable[..., Any]) -> None:
