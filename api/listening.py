@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -46,15 +47,21 @@ async def _listen(runner: Runner, http: Http, certificates: Certificates | None)
         site = web.TCPSite(runner, http.host, http.port, backlog=BACKLOG)
     try:
         await site.start()
-    except OSError as error:
-        raise CannotListen(
-            f"cannot listen on {http.host}:{http.port}: {os.strerror(error.errno or 0)}; "
-            "choose another with --port or RIACHO_HTTP_PORT"
-        ) from None
+    except (OSError, UnicodeError) as error:
+        raise CannotListen(f"cannot listen on {http.host}:{http.port}: {_why(error)}") from None
     host, port = runner.addresses[0][:2]
     address = f"{'https' if certificates else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     log.info("listening on %s", address)
     return address
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    """With the remedy."""
+    if isinstance(error, UnicodeError):
+        return "that is no name of a host; choose another with --host or RIACHO_HTTP_HOST"
+    if isinstance(error, socket.gaierror):
+        return f"{error.strerror}; choose another with --host or RIACHO_HTTP_HOST"
+    return f"{os.strerror(error.errno or 0)}; choose another with --port or RIACHO_HTTP_PORT"
 
 
 @asynccontextmanager
@@ -148,15 +155,23 @@ class Gate:
 
 
 async def _listeners(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address of the host. Raises OSError."""
+    """A socket for each address of the host that this machine can have: there may be no IPv6. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     with contextlib.ExitStack() as opened:
-        sockets = []
+        sockets, missing = [], None
         for family, place in dict.fromkeys((family, place) for family, *_, place in found):
-            listener = opened.enter_context(socket.create_server(place, family=family, backlog=BACKLOG))
+            try:
+                listener = opened.enter_context(socket.create_server(place, family=family, backlog=BACKLOG))
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
+                missing = error
+                continue
             listener.setblocking(False)
             sockets.append(listener)
+        if missing and not sockets:
+            raise missing
         opened.pop_all()
     return sockets

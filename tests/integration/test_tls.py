@@ -1,6 +1,7 @@
 """TLS: certificates from files, renewed while the service runs; handshakes within bounds; the short way, too."""
 
 import asyncio
+import errno
 import logging
 import re
 import shutil
@@ -414,6 +415,40 @@ async def test_an_address_in_use_is_said_so_under_tls(secure: Secure) -> None:
         with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{url.port}: Address already in use"):
             async with secure(port=url.port):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("nobody.invalid", "[^:]*(not known|resolution)"),
+        ("a..b", "that is no name"),
+        ("\udcff", "that is no name"),
+    ],
+)
+@pytest.mark.parametrize("by_tls", [True, False])
+async def test_a_host_that_there_is_not_is_said_so(secure: Secure, host: str, why: str, by_tls: bool) -> None:
+    plain = {} if by_tls else {"tls_certificate": "", "tls_key": ""}
+    with pytest.raises(CannotListen, match=rf"cannot listen on {re.escape(host)}:0: {why}.*; choose .*--host"):
+        async with secure(host=host, **plain):
+            pass
+
+
+async def test_where_there_is_no_ipv6_the_other_addresses_are_listened_on(
+    secure: Secure, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = socket.create_server
+
+    def without_ipv6(address: Any, *, family: int, **more: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return create(address, family=family, **more)
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    async with secure(host="") as url:
+        assert await status(url.with_host("127.0.0.1"), trusting) == 200
+    with pytest.raises(CannotListen, match="Address family not supported"):
+        async with secure(host="::1"):
+            pass
 
 
 def test_the_demo_speaks_http_whatever_is_configured(authority: Authority) -> None:
