@@ -4,14 +4,17 @@ import asyncio
 import logging
 import os
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from api.validity import validity
 from config.settings import Http
 from pipeline import RiachoError
 
 log = logging.getLogger(__name__)
 
 LOOKED_AT_EVERY = 5.0  # seconds; whoever renews a certificate does so days before the old one ends
+WARNED_EVERY = timedelta(days=1)  # of a certificate that does not hold, or not for long
 
 Stamp = list[tuple[int, int, int] | None]
 
@@ -33,9 +36,25 @@ class Certificates:
         # a session from before be taken up again, which would go without its certificate being looked at.
         self.context = _context(http)
         self._said = ""
+        self._holds = validity(Path(http.tls_certificate))
+        self._warned: datetime | None = None
 
     async def renew(self) -> int:
-        """Read the files again, if they changed; 1 where what they have is in use now."""
+        """Read the files again, if they changed; 1 where what they have is in use now. Warns of a certificate that
+        clients will refuse, or will soon."""
+        changed = await self._read_again()
+        self.warn(datetime.now(UTC))
+        return changed
+
+    def warn(self, now: datetime) -> None:
+        """Where there is something to warn of, once a day."""
+        if self._holds is None or (self._warned and now - self._warned < WARNED_EVERY):
+            return
+        if fault := self._holds.fault(now):
+            self._warned = now
+            log.warning("the certificate in http.tls_certificate = %r %s", self._http.tls_certificate, fault)
+
+    async def _read_again(self) -> int:
         stamp = await asyncio.to_thread(self._look)
         if stamp == self._stamp:
             return 0
@@ -45,6 +64,7 @@ class Certificates:
             self._complain(str(error))
             return 0
         self._stamp, self._said = stamp, ""
+        self._holds, self._warned = validity(Path(self._http.tls_certificate)), None
         log.info("new connections get what is in %s now", self._http.tls_certificate)
         return 1
 

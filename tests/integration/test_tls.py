@@ -10,6 +10,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,45 @@ async def test_while_only_half_of_a_renewal_is_there_the_old_certificate_holds(
     files.certificate.unlink()
     assert await found.renew() == 0
     assert "cannot be read: No such file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "said"),
+    [
+        (-10, -1, "expired on"),
+        (1, 30, "does not hold before"),
+        (-80, 6, "expires on"),
+        (-5, 1, "expires on"),
+        (-80, 8, ""),
+        (-3, 3, ""),
+        (-3, 36_500, ""),
+    ],
+)
+async def test_a_certificate_that_does_not_hold_or_not_for_long_is_warned_of_once_a_day(
+    authority: Authority, caplog: pytest.LogCaptureFixture, begins: int, ends: int, said: str
+) -> None:
+    files = authority.issue("server", begins=timedelta(days=begins), ends=timedelta(days=ends))
+    found = certificates_of(load({"http": files.http}, environ={}).http)
+    assert found
+    for _ in range(2):
+        assert await found.renew() == 0
+    assert len(caplog.records) == bool(said)
+    if said:
+        assert re.search(rf"{re.escape(str(files.certificate))}' {said} \d{{4}}-\d\d-\d\d", caplog.text)
+        caplog.clear()
+        authority.issue("server", begins=timedelta(days=begins), ends=timedelta(days=ends))
+        assert await found.renew() == 1
+        assert said in caplog.text, "a renewal that helps nothing is warned of at once"
+        caplog.clear()
+        authority.issue("server")
+        assert await found.renew() == 1
+        assert not caplog.records
+        later = datetime.now(UTC) + timedelta(hours=2)
+        found.warn(later)
+        found.warn(later + timedelta(hours=23))
+        assert caplog.text.count("expired on") == 1
+        found.warn(later + timedelta(hours=25))
+        assert caplog.text.count("expired on") == 2
 
 
 async def test_a_renewal_that_could_not_be_read_is_taken_when_it_can_be(
