@@ -1,5 +1,6 @@
 """The command line: `riacho`, or `python -m api`."""
 
+import io
 import logging
 import os
 import sys
@@ -43,6 +44,8 @@ from pipeline.embedded import EmbeddedServer
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+STANDARD_ERROR = 2
 
 app = typer.Typer(
     help="Riacho: stream processing for high-volume chat on Redis Streams.",
@@ -187,6 +190,9 @@ async def _call(run: Callable[[Settings], Awaitable[T]], settings: Settings) -> 
 
 def main() -> None:
     """Entry point; errors made for a person are one line without a traceback."""
+    _open_standard_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # of customers' texts, not every terminal can show all
     try:
         app()
     except KeyboardInterrupt:
@@ -194,6 +200,13 @@ def main() -> None:
     except (RiachoError, SettingsError) as error:
         typer.echo(harmless(f"riacho: {error}"), err=True)
         sys.exit(exit_code(error))
+
+
+def _open_standard_streams() -> None:
+    """Where whoever started us had closed one: uvloop ends the process when it gets a number below 3 itself."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(opened)
 
 
 if __name__ == "__main__":

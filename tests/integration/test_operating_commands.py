@@ -16,6 +16,7 @@ from api.__main__ import app
 from api.console import progress
 from pipeline.keys import GROUP, Keys
 from pipeline.message import Record, encode_record
+from tests import processes
 from tests.commands import Command, call
 
 pytestmark = pytest.mark.integration
@@ -198,6 +199,21 @@ def test_settings_that_cannot_be_and_a_server_that_is_away_are_told_apart(
     assert call("schedule", "list", env=env | {"RIACHO_SCHEDULES_OWN": own}).code == 3
     assert call("status", env=env | {"RIACHO_HTTP_PORT": "none"}).code == 3
     assert call("status", env=env | {"REDIS_URL": f"unix://{tmp_path}/gone.sock"}).code == 75
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_without_standard_input_or_output_commands_run_all_the_same(env: dict[str, str], closed: str) -> None:
+    command = f'"$0" -m api status --json {closed}'
+    assert subprocess.run(["/bin/sh", "-c", command, sys.executable], env=env, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", [("dead", "list"), ("top", "--once")])
+def test_what_a_terminal_cannot_show_is_shown_as_question_marks(
+    env: dict[str, str], bury: Bury, command: tuple[str, ...]
+) -> None:
+    bury("5-1", reason="não 漢字")
+    ended = processes.run(*command, env=env | {"PYTHONIOENCODING": "ascii"})
+    assert (ended.returncode, "n?o ??" in ended.stdout) == (0, True)
 
 
 def test_the_exit_codes_are_explained(riacho: Command) -> None:
