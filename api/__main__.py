@@ -1,5 +1,6 @@
 """The command line: `riacho`, or `python -m api`."""
 
+import io
 import logging
 import os
 import sys
@@ -30,7 +31,7 @@ from api import (
 )
 from api import demo as demonstration
 from api.access import check_exposure
-from api.console import AsJson, ask, read_settings, with_address
+from api.console import AsJson, ask, harmless, read_settings, with_address
 from api.exits import CODES, by_settings, exit_code
 from api.load import QueueLoad, load_of, look
 from api.root import check
@@ -43,6 +44,8 @@ from pipeline.embedded import EmbeddedServer
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+STANDARD_ERROR = 2
 
 app = typer.Typer(
     help="Riacho: stream processing for high-volume chat on Redis Streams.",
@@ -187,13 +190,23 @@ async def _call(run: Callable[[Settings], Awaitable[T]], settings: Settings) -> 
 
 def main() -> None:
     """Entry point; errors made for a person are one line without a traceback."""
+    _open_standard_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # of customers' texts, not every terminal can show all
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
     except (RiachoError, SettingsError) as error:
-        typer.echo(f"riacho: {error}", err=True)
+        typer.echo(harmless(f"riacho: {error}"), err=True)
         sys.exit(exit_code(error))
+
+
+def _open_standard_streams() -> None:
+    """Where whoever started us had closed one: uvloop ends the process when it gets a number below 3 itself."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(opened)
 
 
 if __name__ == "__main__":

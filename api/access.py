@@ -202,8 +202,8 @@ class Access:
 
 def _count(limit: Limit, caller: str, over: str) -> None:
     if wait := limit.wait(caller):
-        detail = f"{over}; try again in {wait:.1g} s."
-        raise Problem(429, "Too many requests", detail, {"Retry-After": str(math.ceil(wait))})
+        after = math.ceil(wait)
+        raise Problem(429, "Too many requests", f"{over}; try again in {after} s.", {"Retry-After": str(after)})
 
 
 def _asking(request: web.Request) -> Asking:

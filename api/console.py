@@ -62,6 +62,11 @@ def ask_database(question: Callable[[Adapters], Awaitable[T]]) -> T:
     return uvloop.run(put())
 
 
+def harmless(text: str) -> str:
+    """What came from elsewhere, without what a terminal would take for an order; line ends stay."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+
 @contextmanager
 def progress(what: str, total: int, *, as_json: bool) -> Iterator[Callable[[int], None]]:
     """A bar on standard error while something takes its time, moved on by what is yielded; none where JSON is

@@ -8,11 +8,11 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from api import completion
-from api.console import AsJson, ask, progress
+from api.console import AsJson, ask, harmless, progress
 from api.exits import NotFound
 from api.operating import Purged, chosen
 from api.queues import Accepted
@@ -72,7 +72,8 @@ def dead_list(
     table = Table("job", "buried (UTC)", "tries", "reason", "error")
     for letter in letters:
         buried = datetime.fromtimestamp(letter.buried_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(letter.job_id, buried, str(letter.attempt), escape(letter.reason), escape(letter.error))
+        why = (Text(harmless(said)) for said in (letter.reason, letter.error))
+        table.add_row(harmless(letter.job_id), buried, str(letter.attempt), *why)
     Console().print(table)
 
 

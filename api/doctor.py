@@ -7,11 +7,11 @@ import msgspec
 import typer
 import uvloop
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from api.adapters import Adapters
-from api.console import AsJson, read_settings, with_address
+from api.console import AsJson, harmless, read_settings, with_address
 from config import Settings
 from stages.health.finding import Finding, examine
 
@@ -43,5 +43,6 @@ async def _look(settings: Settings) -> list[Finding]:
 def _table(findings: Sequence[Finding]) -> Table:
     table = Table("", "check", "found", "what to do")
     for finding in findings:
-        table.add_row(MARKS[finding.state], *map(escape, (finding.name, finding.detail, finding.remedy)))
+        said = (Text(harmless(part)) for part in (finding.name, finding.detail, finding.remedy))
+        table.add_row(MARKS[finding.state], *said)
     return table

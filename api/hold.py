@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 import typer
 
-from api.console import AsJson, ask_database
+from api.console import AsJson, ask_database, harmless
 from api.exits import NotFound
 
 app = typer.Typer(
@@ -33,7 +33,8 @@ def list_(as_json: AsJson = False) -> None:
         typer.echo(msgspec.json.encode(held))
         return
     for each in held:
-        typer.echo(f"{each.tenant} {each.chat}: from {_time(each.started_ms)} to {_time(each.last_ms)}")
+        about = harmless(f"{each.tenant} {each.chat}")
+        typer.echo(f"{about}: from {_time(each.started_ms)} to {_time(each.last_ms)}")
     if not held:
         typer.echo("no conversation is held")
 

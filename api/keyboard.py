@@ -5,7 +5,7 @@ import os
 import termios
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 READ_AT_ONCE = 1_024  # bytes
 LONGEST_SEQUENCE = 16  # bytes after an escape; what is longer is no key
@@ -70,11 +70,13 @@ def pressed(terminal: int, on_key: Callable[[str], None], on_end: Callable[[], N
         yield
     finally:
         loop.remove_reader(terminal)
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # it is gone
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 def _without_suspending(terminal: int) -> None:
-    """Ctrl-Z would leave the shell on our screen."""
+    """Ctrl-Z would leave the shell on our screen, and so would Ctrl-\\, which ends us at once."""
     state = termios.tcgetattr(terminal)
-    state[6][termios.VSUSP] = bytes([os.fpathconf(terminal, "PC_VDISABLE")])
+    for key in (termios.VSUSP, termios.VQUIT):
+        state[6][key] = bytes([os.fpathconf(terminal, "PC_VDISABLE")])
     termios.tcsetattr(terminal, termios.TCSADRAIN, state)

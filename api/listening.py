@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -42,20 +42,26 @@ async def listening(runner: Runner, http: Http, certificates: Certificates | Non
 async def _listen(runner: Runner, http: Http, certificates: Certificates | None) -> str:
     site: web.BaseSite
     if certificates:
-        site = TlsSite(runner, http, certificates.context)
+        site = TlsSite(runner, http, certificates)
     else:
         site = web.TCPSite(runner, http.host, http.port, backlog=BACKLOG)
     try:
         await site.start()
-    except OSError as error:
-        raise CannotListen(
-            f"cannot listen on {http.host}:{http.port}: {os.strerror(error.errno or 0)}; "
-            "choose another with --port or RIACHO_HTTP_PORT"
-        ) from None
+    except (OSError, UnicodeError) as error:
+        raise CannotListen(f"cannot listen on {http.host}:{http.port}: {_why(error)}") from None
     host, port = runner.addresses[0][:2]
     address = f"{'https' if certificates else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     log.info("listening on %s", address)
     return address
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    """With the remedy."""
+    if isinstance(error, UnicodeError):
+        return "that is no name of a host; choose another with --host or RIACHO_HTTP_HOST"
+    if isinstance(error, socket.gaierror):
+        return f"{error.strerror}; choose another with --host or RIACHO_HTTP_HOST"
+    return f"{os.strerror(error.errno or 0)}; choose another with --port or RIACHO_HTTP_PORT"
 
 
 @asynccontextmanager
@@ -74,9 +80,9 @@ async def _renewing(certificates: Certificates | None) -> AsyncIterator[None]:
 class TlsSite(web.BaseSite):
     """aiohttp's own would neither bound the time of a handshake nor count it among the connections."""
 
-    def __init__(self, runner: Runner, http: Http, context: ssl.SSLContext) -> None:
-        super().__init__(runner, ssl_context=context)
-        self._http, self._context = http, context
+    def __init__(self, runner: Runner, http: Http, certificates: Certificates) -> None:
+        super().__init__(runner, ssl_context=certificates.context)
+        self._http, self._certificates = http, certificates
 
     @property
     def name(self) -> str:
@@ -86,7 +92,7 @@ class TlsSite(web.BaseSite):
         sockets = await _listeners(self._http.host, self._http.port)
         await super().start()
         assert self._runner.server  # noqa: S101 - BaseSite has seen to it
-        gate = Gate(sockets, self._runner.server, self._context, self._http)
+        gate = Gate(sockets, self._runner.server, self._certificates, self._http)
         self._server = gate  # type: ignore[assignment] # of a server aiohttp asks for `sockets` and `close`
 
 
@@ -95,10 +101,10 @@ class Gate:
     `connections` at a time, handshakes among them, is closed at once."""
 
     def __init__(
-        self, sockets: list[socket.socket], server: web.Server, context: ssl.SSLContext, http: Http
+        self, sockets: list[socket.socket], server: web.Server, certificates: Certificates, http: Http
     ) -> None:
         self.sockets = sockets
-        self._served, self._context = server, context
+        self._served, self._certificates = server, certificates
         self._patience, self._most = http.read_timeout, http.connections
         self._greeting: set[asyncio.Task[None]] = set()
         self._accepting = [asyncio.create_task(self._accept(each)) for each in sockets]
@@ -137,7 +143,7 @@ class Gate:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._served,
                 arrived,
-                ssl=self._context,
+                ssl=self._certificates.context,
                 ssl_handshake_timeout=self._patience,
                 ssl_shutdown_timeout=LINGER,
             )
@@ -149,15 +155,23 @@ class Gate:
 
 
 async def _listeners(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address of the host. Raises OSError."""
+    """A socket for each address of the host that this machine can have: there may be no IPv6. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     with contextlib.ExitStack() as opened:
-        sockets = []
+        sockets, missing = [], None
         for family, place in dict.fromkeys((family, place) for family, *_, place in found):
-            listener = opened.enter_context(socket.create_server(place, family=family, backlog=BACKLOG))
+            try:
+                listener = opened.enter_context(socket.create_server(place, family=family, backlog=BACKLOG))
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
+                missing = error
+                continue
             listener.setblocking(False)
             sockets.append(listener)
+        if missing and not sockets:
+            raise missing
         opened.pop_all()
     return sockets

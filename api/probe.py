@@ -3,7 +3,7 @@
 import msgspec
 import typer
 
-from api.console import AsJson, ask, read_settings
+from api.console import AsJson, ask, harmless, read_settings
 from api.probes import TIMEOUT, Tested, tested
 
 app = typer.Typer()
@@ -24,5 +24,5 @@ def try_stages(as_json: AsJson = False) -> None:
 def _show(found: Tested) -> None:
     for queue in found.queues:
         for stage in queue.stages:
-            outcome = f"{stage.milliseconds:.1f} ms" if stage.ok else stage.error
+            outcome = f"{stage.milliseconds:.1f} ms" if stage.ok else harmless(stage.error)
             typer.echo(f"{'ok    ' if stage.ok else 'failed'} {f'{queue.queue}.{stage.stage}':<28} {outcome}")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 import typer
 
-from api.console import AsJson, ask_database
+from api.console import AsJson, ask_database, harmless
 from api.exits import NotFound
 
 app = typer.Typer(help="Numbers that WhatsApp stopped: why, and have them send again.", no_args_is_help=True)
@@ -20,7 +20,7 @@ def list_(as_json: AsJson = False) -> None:
         return
     for sender in held:
         since = datetime.fromtimestamp(sender.since_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        typer.echo(f"{sender.tenant or '(no tenant)'}: since {since}: {sender.reason}")
+        typer.echo(harmless(f"{sender.tenant or '(no tenant)'}: since {since}: {sender.reason}"))
     if not held:
         typer.echo("no sender is paused")
 

@@ -4,14 +4,17 @@ import asyncio
 import logging
 import os
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from api.validity import validity
 from config.settings import Http
 from pipeline import RiachoError
 
 log = logging.getLogger(__name__)
 
 LOOKED_AT_EVERY = 5.0  # seconds; whoever renews a certificate does so days before the old one ends
+WARNED_EVERY = timedelta(days=1)  # of a certificate that does not hold, or not for long
 
 Stamp = list[tuple[int, int, int] | None]
 
@@ -21,36 +24,55 @@ class NoTls(RiachoError):
 
 
 class Certificates:
-    """What the service shows to its clients, and by what it knows them. `context` is for as long as it listens:
-    each connection gets the newest certificate when its handshake begins."""
+    """What the service shows to its clients, and by what it knows them: `context` is the newest, for the next
+    connection."""
 
     def __init__(self, http: Http) -> None:
         """Raises NoTls."""
         self._http = http
         self._stamp = self._look()
-        self._newest = _context(http)
+        # One of its own each time, in place of loading into the one in use: what cannot be used, as with a new
+        # certificate whose key is not written yet, changes nothing, and a CA taken out is trusted no more. Nor can
+        # a session from before be taken up again, which would go without its certificate being looked at.
         self.context = _context(http)
-        # A context of its own each time, in place of loading into the one in use: what cannot be used, as with a
-        # new certificate whose key is not written yet, changes nothing, and a CA taken out is trusted no more.
-        self.context.sni_callback = self._choose
+        self._said = ""
+        self._holds = validity(Path(http.tls_certificate))
+        self._warned: datetime | None = None
 
     async def renew(self) -> int:
-        """Read the files again, if they changed; 1 where what they have is in use now."""
+        """Read the files again, if they changed; 1 where what they have is in use now. Warns of a certificate that
+        clients will refuse, or will soon."""
+        changed = await self._read_again()
+        self.warn(datetime.now(UTC))
+        return changed
+
+    def warn(self, now: datetime) -> None:
+        """Where there is something to warn of, once a day."""
+        if self._holds is None or (self._warned and now - self._warned < WARNED_EVERY):
+            return
+        if fault := self._holds.fault(now):
+            self._warned = now
+            log.warning("the certificate in http.tls_certificate = %r %s", self._http.tls_certificate, fault)
+
+    async def _read_again(self) -> int:
         stamp = await asyncio.to_thread(self._look)
         if stamp == self._stamp:
             return 0
-        self._stamp = stamp
         try:
-            self._newest = await asyncio.to_thread(_context, self._http)
-        except NoTls as error:
-            log.error("%s; going on with the certificate from before", error)
+            self.context = await asyncio.to_thread(_context, self._http)
+        except NoTls as error:  # tried again each time: that a file may be read now does not show in its stamp
+            self._complain(str(error))
             return 0
+        self._stamp, self._said = stamp, ""
+        self._holds, self._warned = validity(Path(self._http.tls_certificate)), None
         log.info("new connections get what is in %s now", self._http.tls_certificate)
         return 1
 
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        """Called in each handshake, whether the client names a host or not."""
-        connection.context = self._newest
+    def _complain(self, error: str) -> None:
+        """Once of each."""
+        if error != self._said:
+            log.error("%s; going on with the certificate from before", error)
+        self._said = error
 
     def _look(self) -> Stamp:
         """By what the files' having changed is seen; a renewal may put other files in their place."""

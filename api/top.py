@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -117,7 +120,12 @@ class Top:
             task.add_done_callback(lambda _: self._end())
         asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, self._changed.set)
         try:
-            with _quiet(), self._live() as live, pressed(sys.stdin.fileno(), self.press, self._end):
+            with (
+                _while_there(),
+                _quiet(),
+                self._live() as live,
+                pressed(sys.stdin.fileno(), self.press, self._end),
+            ):
                 while not self._ended.is_set():
                     self._changed.clear()
                     live.update(self._shown(), refresh=True)
@@ -202,6 +210,18 @@ class Top:
             ago=time.monotonic() - self._seen_at,
             help=self._help,
         )
+
+
+@contextlib.contextmanager
+def _while_there() -> Iterator[None]:
+    """A terminal that is closed has nothing more to be written to it, now or when Python ends."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -3,10 +3,10 @@
 import msgspec
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from api.console import AsJson, ask
+from api.console import AsJson, ask, harmless
 from api.operating import Workers
 
 app = typer.Typer()
@@ -24,7 +24,6 @@ def workers(as_json: AsJson = False) -> None:
         return
     table = Table("worker", "holds", "heard of (s ago)", "stages")
     for each in found:
-        table.add_row(
-            escape(each.worker), str(each.active), f"{each.silent_seconds:.1f}", escape(", ".join(each.stages))
-        )
+        name, stages = Text(harmless(each.worker)), Text(harmless(", ".join(each.stages)))
+        table.add_row(name, str(each.active), f"{each.silent_seconds:.1f}", stages)
     Console().print(table)

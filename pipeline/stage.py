@@ -215,7 +215,7 @@ class Pipeline:
         return stages[kind]
 
     def check(self, job: Job) -> Stage:
-        """The stage a job is for. Raises UnknownStage, or BadPayload where the payload is not of its type."""
+        """The stage a job is for. Raises UnknownStage, BadPayload where it is not of its type, or BadInput."""
         stage = self.stage(job.stage)
         if not isinstance(job.payload, stage.payload):
             kind, wanted = type(job.payload).__name__, stage.payload.__name__
@@ -224,6 +224,8 @@ class Pipeline:
             raise BadInput(
                 f"delay of {job.delay:g} s for {stage.full_name}; it goes from 0 to {LONGEST_DELAY:.0f} s"
             )
+        if not (job.tenant.isascii() and job.key.isascii() and job.dedup.isascii()):
+            _check_encodable({"tenant": job.tenant, "key": job.key, "id": job.dedup})
         return stage
 
     def payload(self, stage: Stage, value: object, tenant: str = "") -> Any:
@@ -238,3 +240,12 @@ class Pipeline:
             return stage.check(tenant, payload) if stage.check else payload
         except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
             raise BadPayload(f"payload of {stage.full_name}: {error}") from None
+
+
+def _check_encodable(names: dict[str, str]) -> None:
+    """Half a pair of surrogates, as comes of bytes on a command line, would fail where others' jobs go, too."""
+    for name, value in names.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"{name} {value[:80]!r} is no text that can be written in UTF-8") from None

@@ -51,13 +51,20 @@ class Authority:
         self.path = folder / f"{name}.pem"
         self.path.write_bytes(ca.sign(self._key, hashes.SHA256()).public_bytes(PEM))
 
-    def issue(self, name: str, *, password: bytes = b"") -> Files:
+    def issue(
+        self,
+        name: str,
+        *,
+        password: bytes = b"",
+        begins: timedelta = timedelta(hours=-1),
+        ends: timedelta = timedelta(hours=1),
+    ) -> Files:
         """A certificate for 127.0.0.1, which takes the place of an earlier one of that name."""
         key = ec.generate_private_key(ec.SECP256R1())
         own = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         signed = (
-            _builder(_named(name), self._name, key)
+            _builder(_named(name), self._name, key, begins, ends)
             .add_extension(own, critical=False)
             .add_extension(issuer, critical=False)
         )
@@ -74,11 +81,17 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _builder(name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    name: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    begins: timedelta = timedelta(hours=-1),
+    ends: timedelta = timedelta(hours=1),
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder(issuer, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
+        .not_valid_before(now + begins)
+        .not_valid_after(now + ends)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )

@@ -12,7 +12,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from tests.support import eventually
 
@@ -28,6 +28,7 @@ class Terminal:
     def __init__(self, ours: int, theirs: int, process: "subprocess.Popen[bytes]") -> None:
         self._ours, self._theirs, self.process = ours, theirs, process
         self.output = ""
+        self.closed = False
 
     @property
     def picture(self) -> str:
@@ -57,14 +58,23 @@ class Terminal:
 
         await eventually(found, what=f"a screen with {parts}")
 
+    def close(self) -> None:
+        """As a window is closed."""
+        asyncio.get_running_loop().remove_reader(self._ours)
+        os.close(self._theirs)
+        os.close(self._ours)
+        self.closed = True
+
     async def end(self) -> int:
         """Wait for the command to end; its exit code."""
         return await asyncio.to_thread(self.process.wait, 20)
 
 
 @contextmanager
-def on_terminal(*arguments: str, env: dict[str, str], width: int = 110, height: int = 30) -> Iterator[Terminal]:
-    """`riacho …` on a terminal of its own while it lasts."""
+def on_terminal(
+    *arguments: str, env: dict[str, str], width: int = 110, height: int = 30, stderr: IO[bytes] | None = None
+) -> Iterator[Terminal]:
+    """`riacho …` on a terminal of its own while it lasts; its errors go there, too, or into `stderr`."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "api", *arguments]
     env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")} | {"TERM": "xterm"}
@@ -74,7 +84,7 @@ def on_terminal(*arguments: str, env: dict[str, str], width: int = 110, height: 
         env=env,
         stdin=theirs,
         stdout=theirs,
-        stderr=theirs,
+        stderr=stderr or theirs,
         start_new_session=True,
     ) as process:
         terminal, loop = Terminal(ours, theirs, process), asyncio.get_running_loop()
@@ -83,6 +93,5 @@ def on_terminal(*arguments: str, env: dict[str, str], width: int = 110, height: 
             yield terminal
         finally:
             process.kill()
-            loop.remove_reader(ours)
-            os.close(theirs)
-            os.close(ours)
+            if not terminal.closed:
+                terminal.close()

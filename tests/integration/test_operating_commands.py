@@ -16,6 +16,7 @@ from api.__main__ import app
 from api.console import progress
 from pipeline.keys import GROUP, Keys
 from pipeline.message import Record, encode_record
+from tests import processes
 from tests.commands import Command, call
 
 pytestmark = pytest.mark.integration
@@ -47,9 +48,9 @@ def answer(riacho: Command) -> Callable[..., Any]:
 def bury(server: str, namespace: str) -> Bury:
     """Makes a dead letter of send-client, with an index or as a version without one did; its job's id."""
     keys = Keys(namespace)
-    record = encode_record(Record(state="failed", attempt=4, at_ms=1_700_000_000_000, reason="cannot be"))
 
-    def made(entry: str, *, indexed: bool = True) -> str:
+    def made(entry: str, *, indexed: bool = True, reason: str = "cannot be") -> str:
+        record = encode_record(Record(state="failed", attempt=4, at_ms=1_700_000_000_000, reason=reason))
         with Redis.from_url(server) as redis:
             letter: Any = redis.xadd(keys.dead("send-client", 0), {"id": entry, "e": "?", "record": record})
             if indexed:
@@ -126,6 +127,22 @@ def test_workers_are_listed(riacho: Command, answer: Callable[..., Any], server:
     assert "host.3" in riacho("workers").out
 
 
+def test_what_came_from_elsewhere_is_no_order_to_the_terminal(
+    riacho: Command, bury: Bury, server: str, namespace: str
+) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J[bold]\u202e"
+    bury("5-1", reason=evil)
+    stream = Keys(namespace).stream("send-client", 0)
+    riacho(*SEND)
+    with Redis.from_url(server) as redis:
+        redis.xgroup_create(stream, GROUP, "0")
+        redis.xreadgroup(GROUP.decode(), f"{evil}.3", {stream: ">"})
+    for command in (("dead", "list"), ("workers",)):
+        shown = riacho(*command).out
+        assert "[bold]" in shown
+        assert all(char.isprintable() or char == "\n" for char in shown)
+
+
 def test_schedules_are_put_paused_fired_and_removed(answer: Callable[..., Any]) -> None:
     about = ("--cron", "0 5 * * *", "--stage", "stats")
     assert answer("schedule", "add", "mine", *about)["stage"] == "stats"
@@ -182,6 +199,21 @@ def test_settings_that_cannot_be_and_a_server_that_is_away_are_told_apart(
     assert call("schedule", "list", env=env | {"RIACHO_SCHEDULES_OWN": own}).code == 3
     assert call("status", env=env | {"RIACHO_HTTP_PORT": "none"}).code == 3
     assert call("status", env=env | {"REDIS_URL": f"unix://{tmp_path}/gone.sock"}).code == 75
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_without_standard_input_or_output_commands_run_all_the_same(env: dict[str, str], closed: str) -> None:
+    command = f'"$0" -m api status --json {closed}'
+    assert subprocess.run(["/bin/sh", "-c", command, sys.executable], env=env, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", [("dead", "list"), ("top", "--once")])
+def test_what_a_terminal_cannot_show_is_shown_as_question_marks(
+    env: dict[str, str], bury: Bury, command: tuple[str, ...]
+) -> None:
+    bury("5-1", reason="não 漢字")
+    ended = processes.run(*command, env=env | {"PYTHONIOENCODING": "ascii"})
+    assert (ended.returncode, "n?o ??" in ended.stdout) == (0, True)
 
 
 def test_the_exit_codes_are_explained(riacho: Command) -> None:

@@ -22,14 +22,14 @@ def riacho(env: dict[str, str]) -> Command:
     return partial(call, env=env)
 
 
-def in_log(tmp_path: Path, tenant: str = "") -> list[Held]:
+def in_log(tmp_path: Path, tenant: str = "", why: str = "payment") -> list[Held]:
     """Stop a tenant's number, if one is named; the numbers that are stopped."""
 
     async def ask() -> list[Held]:
         async with Database(sqlite_file(tmp_path / "riacho.db")) as database:
             log = NotificationLog(database)
             if tenant:
-                await log.pause(tenant, 131042, "WhatsApp's error 131042: payment", SINCE, SINCE + 900_000)
+                await log.pause(tenant, 131042, f"WhatsApp's error 131042: {why}", SINCE, SINCE + 900_000)
             return await log.paused()
 
     return asyncio.run(ask())
@@ -46,6 +46,11 @@ def test_a_paused_sender_is_listed_with_its_reason_and_sends_again_when_told_to(
     assert (sender["tenant"], sender["code"]) == ("1065", 131042)
     assert riacho("senders", "resume", "1065").out == "1065: sends again within half a minute\n"
     assert in_log(tmp_path) == []
+
+
+def test_what_whatsapp_said_is_no_order_to_the_terminal(riacho: Command, tmp_path: Path) -> None:
+    in_log(tmp_path, "1065", "\x1b[2Jpayment")
+    assert riacho("senders", "list").out.endswith("131042:  [2Jpayment\n")
 
 
 def test_one_that_is_not_paused_cannot_be_resumed(riacho: Command) -> None:

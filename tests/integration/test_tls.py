@@ -1,6 +1,7 @@
 """TLS: certificates from files, renewed while the service runs; handshakes within bounds; the short way, too."""
 
 import asyncio
+import errno
 import logging
 import re
 import shutil
@@ -9,6 +10,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,61 @@ async def test_while_only_half_of_a_renewal_is_there_the_old_certificate_holds(
 
 
 @pytest.mark.parametrize(
+    ("begins", "ends", "said"),
+    [
+        (-10, -1, "expired on"),
+        (1, 30, "does not hold before"),
+        (-80, 6, "expires on"),
+        (-5, 1, "expires on"),
+        (-80, 8, ""),
+        (-3, 3, ""),
+        (-3, 36_500, ""),
+    ],
+)
+async def test_a_certificate_that_does_not_hold_or_not_for_long_is_warned_of_once_a_day(
+    authority: Authority, caplog: pytest.LogCaptureFixture, begins: int, ends: int, said: str
+) -> None:
+    files = authority.issue("server", begins=timedelta(days=begins), ends=timedelta(days=ends))
+    found = certificates_of(load({"http": files.http}, environ={}).http)
+    assert found
+    for _ in range(2):
+        assert await found.renew() == 0
+    assert len(caplog.records) == bool(said)
+    if said:
+        assert re.search(rf"{re.escape(str(files.certificate))}' {said} \d{{4}}-\d\d-\d\d", caplog.text)
+        caplog.clear()
+        authority.issue("server", begins=timedelta(days=begins), ends=timedelta(days=ends))
+        assert await found.renew() == 1
+        assert said in caplog.text, "a renewal that helps nothing is warned of at once"
+        caplog.clear()
+        authority.issue("server")
+        assert await found.renew() == 1
+        assert not caplog.records
+        later = datetime.now(UTC) + timedelta(hours=2)
+        found.warn(later)
+        found.warn(later + timedelta(hours=23))
+        assert caplog.text.count("expired on") == 1
+        found.warn(later + timedelta(hours=25))
+        assert caplog.text.count("expired on") == 2
+
+
+async def test_a_renewal_that_could_not_be_read_is_taken_when_it_can_be(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = certificates_of(load({"http": authority.issue("server").http}, environ={}).http)
+    assert found
+    authority.issue("server")
+
+    def unreadable(_name: str, _path: str) -> None:
+        raise NoTls("Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tls, "_check_readable", unreadable)
+        assert await found.renew() == 0
+    assert await found.renew() == 1, "chmod does not show in time, size or inode"
+
+
+@pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({"tls_certificate": "/none.pem"}, "http.tls_certificate = '/none.pem' cannot be read: No such file"),
@@ -276,6 +333,41 @@ async def test_only_clients_with_a_certificate_of_the_ca_are_answered_where_one_
         async with raw(url, trusting) as connection:
             (answer,) = await answers(connection, request(host="api.example"))
             assert answer[0] == 202, "whose certificate is known needs no key, and may use any name"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_ca_taken_out_is_trusted_no_more_in_a_session_from_before(
+    secure: Secure,
+    trusting: ssl.SSLContext,
+    tmp_path: Path,
+    version: ssl.TLSVersion,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listening, "LOOKED_AT_EVERY", 0.05)
+    clients, others = Authority(tmp_path, "clients"), Authority(tmp_path, "others")
+    trusted = Path(shutil.copy(clients.path, tmp_path / "trusted.pem"))
+    trusting.minimum_version = trusting.maximum_version = version
+    trusting.load_cert_chain(*clients.issue("friend"))
+    async with secure(tls_client_ca=str(trusted)) as url:
+
+        def greet(session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
+            """The session, where it is answered."""
+            arrived = socket.create_connection((str(url.host), url.port))
+            with trusting.wrap_socket(arrived, server_hostname=url.host, session=session) as connection:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                return connection.session if connection.recv(4_096) else None
+
+        session = await asyncio.to_thread(greet)
+        assert session
+        shutil.copy(others.path, trusted)
+
+        async def refused() -> bool:
+            try:
+                return await asyncio.to_thread(greet, session) is None
+            except OSError:
+                return True
+
+        await eventually(refused, what="the client being refused")
 
 
 def test_a_ca_for_clients_is_as_good_as_keys(tmp_path: Path) -> None:
@@ -363,6 +455,40 @@ async def test_an_address_in_use_is_said_so_under_tls(secure: Secure) -> None:
         with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{url.port}: Address already in use"):
             async with secure(port=url.port):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("nobody.invalid", "[^:]*(not known|resolution)"),
+        ("a..b", "that is no name"),
+        ("\udcff", "that is no name"),
+    ],
+)
+@pytest.mark.parametrize("by_tls", [True, False])
+async def test_a_host_that_there_is_not_is_said_so(secure: Secure, host: str, why: str, by_tls: bool) -> None:
+    plain = {} if by_tls else {"tls_certificate": "", "tls_key": ""}
+    with pytest.raises(CannotListen, match=rf"cannot listen on {re.escape(host)}:0: {why}.*; choose .*--host"):
+        async with secure(host=host, **plain):
+            pass
+
+
+async def test_where_there_is_no_ipv6_the_other_addresses_are_listened_on(
+    secure: Secure, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = socket.create_server
+
+    def without_ipv6(address: Any, *, family: int, **more: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return create(address, family=family, **more)
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    async with secure(host="") as url:
+        assert await status(url.with_host("127.0.0.1"), trusting) == 200
+    with pytest.raises(CannotListen, match="Address family not supported"):
+        async with secure(host="::1"):
+            pass
 
 
 def test_the_demo_speaks_http_whatever_is_configured(authority: Authority) -> None:

@@ -106,7 +106,7 @@ async def test_a_new_size_is_drawn_at_once(env: dict[str, str]) -> None:
         await terminal.shows("riacho")
 
 
-@pytest.mark.parametrize("ending", ["q", "\x03", signal.SIGTERM])
+@pytest.mark.parametrize("ending", ["q", "\x03", "\x1cq", signal.SIGTERM])
 async def test_the_terminal_is_left_as_it_was(env: dict[str, str], ending: str | signal.Signals) -> None:
     with on_terminal("top", env=env) as terminal:
         before = terminal.modes
@@ -119,6 +119,17 @@ async def test_the_terminal_is_left_as_it_was(env: dict[str, str], ending: str |
         assert await terminal.end() == 0
         assert terminal.modes == before
         await eventually(partial(_ended_with, terminal, MAIN_SCREEN, CURSOR), what="the screen from before")
+
+
+async def test_it_ends_quietly_when_its_terminal_is_closed(env: dict[str, str], tmp_path: Path) -> None:
+    with (
+        (tmp_path / "errors").open("wb") as errors,
+        on_terminal("top", "--interval", "0.2", env=env, stderr=errors) as terminal,
+    ):
+        await terminal.shows("riacho  ok", KEYS)
+        terminal.close()
+        assert await terminal.end() == 0
+    assert (tmp_path / "errors").read_text() == ""
 
 
 async def _ended_with(terminal: Terminal, *parts: str) -> bool:

@@ -2,7 +2,10 @@
 
 import pytest
 
+from api.access import Access
 from api.limits import FORGET_EVERY, MOST_CALLERS, Limit, place_of
+from api.problems import Problem
+from config import load
 
 pytestmark = pytest.mark.unit
 
@@ -78,3 +81,14 @@ def test_however_many_callers_come_only_so_many_are_kept_in_mind() -> None:
 )
 def test_an_ipv6_network_is_one_caller(address: str, place: str) -> None:
     assert place_of(address) == place
+
+
+@pytest.mark.parametrize(("rate", "said"), [("0.01", "100 s"), ("0.04", "25 s"), ("4", "1 s")])
+def test_how_long_to_wait_is_said_in_plain_figures(rate: str, said: str) -> None:
+    access = Access(load({"http": {"requests_per_second": rate}}, environ={}).http)
+    for _ in range(max(1, int(float(rate)))):
+        access.count("somebody")
+    with pytest.raises(Problem) as raised:
+        access.count("somebody")
+    assert f"try again in {said}" in raised.value.detail
+    assert said == f"{raised.value.headers['Retry-After']} s"

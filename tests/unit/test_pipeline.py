@@ -1,9 +1,10 @@
 """Finding stages, and errors that say what was meant."""
 
+import msgspec
 import pytest
 
-from pipeline import Pipeline
-from pipeline.errors import BadPayload, UnknownStage
+from pipeline import Job, Pipeline
+from pipeline.errors import BadInput, BadPayload, UnknownStage
 from pipeline.keys import Keys
 from pipeline.message import JobId
 from tests.support import Number, stage, unused
@@ -62,3 +63,11 @@ def test_all_keys_of_a_partition_share_its_hash_tag() -> None:
     names = [*keys.place("a", 3), keys.dead("a", 3), keys.letters("a", 3), keys.job(job), keys.dedup("a", 3, "x")]
     assert all(name.startswith("{ns:3}:") for name in names)
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", ["tenant", "key", "dedup"])
+def test_a_name_that_cannot_be_written_is_refused_before_it_goes_out_with_others_jobs(name: str) -> None:
+    job = Job(stage="send", payload=Number(1))
+    assert pipeline.check(msgspec.structs.replace(job, **{name: "zé 🙂"})) is two
+    with pytest.raises(BadInput, match=r"(tenant|key|id) '\\udcff' is no text"):
+        pipeline.check(msgspec.structs.replace(job, **{name: "\udcff"}))
