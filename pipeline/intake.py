@@ -30,7 +30,7 @@ class Caller(Protocol):
 class Intake:
     """The way into one partition. What is offered at the same time, or while calls are under way, goes in one
     call: whoever adds one job at a time among others is as fast as who adds many, and on an idle system nobody
-    waits. `send` does not raise: what it returns may."""
+    waits. `send` has sent by when it returns."""
 
     def __init__(self, send: Callable[[list[Offer]], Awaitable[list[Added]]], most: int) -> None:
         self._send = send
@@ -57,13 +57,21 @@ class Intake:
     def _call_until(self, enough: Callable[[], bool]) -> None:
         while not enough():
             if callers := self._next_callers():
-                asked = self._send([offer for offers, _ in callers for offer in offers])
-                self._on_the_way += 1
-                task = self._loop.create_task(self._call(asked, callers))
-                self._sending.add(task)
-                task.add_done_callback(self._sending.discard)
+                self._call(callers)
 
-    async def _call(self, asked: Awaitable[list[Added]], callers: list[tuple[list[Offer], Caller]]) -> None:
+    def _call(self, callers: list[tuple[list[Offer], Caller]]) -> None:
+        try:
+            asked = self._send([offer for offers, _ in callers for offer in offers])
+        except Exception as error:  # noqa: BLE001 - it is theirs
+            for _, caller in callers:
+                self._tell(caller, error)
+            return
+        self._on_the_way += 1
+        task = self._loop.create_task(self._answer(asked, callers))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _answer(self, asked: Awaitable[list[Added]], callers: list[tuple[list[Offer], Caller]]) -> None:
         try:
             answers = await asked
         except Exception as error:  # noqa: BLE001 - it is theirs

@@ -1,6 +1,7 @@
 """What is added while calls are under way goes together in the next; everybody gets their own answers."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
@@ -131,3 +132,18 @@ async def test_a_caller_that_fails_at_its_answer_takes_no_other_with_it(server: 
     server.answering.set()
     assert ids(await other) == ["2"]
     assert [type(about["exception"]) for about in told] == [RuntimeError]
+
+
+async def test_a_call_that_cannot_be_made_fails_for_those_in_it_and_for_nobody_else(server: Server) -> None:
+    def send(offered: list[Offer]) -> Awaitable[list[Added]]:
+        if len(offered) == 2:
+            raise ValueError("cannot be packed")
+        return server.take(offered)
+
+    intake = Intake(send, 500)
+    server.answering.set()
+    for _ in range(MOST_ON_THE_WAY + 1):
+        callers = [add(intake, 1), add(intake, 2)]
+        found = await asyncio.gather(*callers, return_exceptions=True)
+        assert [type(answer) for answer in found] == [ValueError, ValueError]
+    assert ids(await add(intake, 3)) == ["3"]
