@@ -5,7 +5,7 @@ import functools
 import random
 import zlib
 from collections.abc import Awaitable, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, Literal
 
 from redis.exceptions import OutOfMemoryError
@@ -188,15 +188,17 @@ class Producing(Access):
 
 def _section(stage: Stage, offers: list[Offer], limit: int) -> list[Any]:
     """What the script is told of one stage's jobs, of which an account may have `limit` in the stream (0: any
-    number); the envelope alone where that is all there is to say."""
-    full = bool(limit) or any(offer[2] or offer[4] for offer in offers)
-    marks = (stage.high_water, stage.low_water)
-    args: list[Any] = [stage.name, *marks, int(stage.dedup_ttl * 1000), limit, int(full), len(offers)]
-    if not full:
-        return args + [offer[1] for offer in offers]
-    for offer in offers:
-        args += offer[1:]
-    return args
+    number); nothing that none of them has."""
+    _, bodies, dedups, accounts, delays = zip(*offers, strict=True)
+    said: dict[str, Sequence[Any]] = {}
+    if any(dedups):
+        said["d"] = dedups
+    if limit:
+        said["t"] = accounts
+    if any(delays):
+        said["w"] = delays
+    head = [stage.name, stage.high_water, stage.low_water, int(stage.dedup_ttl * 1000), limit]
+    return [*head, "".join(said), len(offers), *chain.from_iterable(zip(bodies, *said.values(), strict=True))]
 
 
 def _added(stage: str, partition: int, replies: list[bytes]) -> list[Added]:

@@ -5,8 +5,8 @@ full refuses until it has come down to its low-water mark.
 KEYS  a place per stage
 ARGV[1]  signals channel
 then per stage: its name, high-water mark (unfinished jobs it may hold), low-water mark, dedup TTL ms, most unfinished
-entries a tenant may have in the stream (0: any number), whether its jobs come in full (1) or as envelopes alone (0),
-their number, and per job: envelope, and in full: dedup key ('' for none), tenant, delay ms
+entries a tenant may have in the stream (0: any number), what there is to a job besides its envelope (some of the
+letters d, t, w), the number of jobs, and per job: envelope, dedup key (d; '' for none), tenant (t), delay ms (w)
 
 Returns per stage one string per job: '<id>' accepted, '=<id>' duplicate of that one, '!' refused; then, where any was
 refused, why and for how long: '!full <depth> <suggested wait ms>' or '!draining <depth> 0'.
@@ -43,14 +43,19 @@ end
 local function add_to(p)
   local stage, high_water, low_water = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local ttl, limit = ARGV[i + 3], tonumber(ARGV[i + 4])
-  local full, count = ARGV[i + 5] == '1', tonumber(ARGV[i + 6])
+  local parts, count = ARGV[i + 5], tonumber(ARGV[i + 6])
+  local has_dedup, has_tenant = string.find(parts, 'd', 1, true), string.find(parts, 't', 1, true)
+  local has_delay = string.find(parts, 'w', 1, true)
   i = i + 7
   local depth = depth_of(p)
   local room, draining, shut = room_of(p, depth, high_water, low_water)
   local replies, refused = {}, false
   for n = 1, count do
     local body, dedup, tenant, delay = ARGV[i], '', '', 0
-    if full then dedup, tenant, delay = ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]) end
+    i = i + 1
+    if has_dedup then dedup, i = ARGV[i], i + 1 end
+    if has_tenant then tenant, i = ARGV[i], i + 1 end
+    if has_delay then delay, i = tonumber(ARGV[i]), i + 1 end
     local earlier = dedup ~= '' and redis.call('GET', dedup)
     if earlier then
       replies[n] = '=' .. earlier
@@ -61,7 +66,6 @@ local function add_to(p)
       replies[n] = put(p, body, tenant, limit, delay, signals, stage)
       if dedup ~= '' then redis.call('SET', dedup, replies[n], 'PX', ttl) end
     end
-    i = i + (full and 4 or 1)
   end
   if depth >= high_water and not shut then redis.call('HSET', p.control, 'full', low_water) end
   if draining and refused then
