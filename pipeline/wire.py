@@ -55,11 +55,7 @@ class Wire:
         shared = self._shared
         if shared is None or shared.lost:
             return self.command(*args)
-        try:
-            packed = pack(args)
-        except (TypeError, ValueError):  # half of a surrogate pair, say: whoever awaits it learns of that
-            return self.command(*args)
-        return self._begun(shared, shared.ask(packed, 1, CALL_TIMEOUT))
+        return self._begun(shared, shared.ask(pack(args), 1, CALL_TIMEOUT))
 
     async def _begun(self, connection: Connection, asked: Awaitable[list[Any]]) -> Any:
         with self._unavailable():
