@@ -264,7 +264,8 @@ def reader(pipeline: Pipeline, queue: str) -> Callable[[bytes], Job | None]:
             dedup=asked.id,
             delay=asked.delay,
         )
-        pipeline.check(job)
+        if job.delay:  # what else could be wrong, JSON and the types above do not allow
+            pipeline.check(job)
         return job
 
     return read

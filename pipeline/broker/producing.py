@@ -33,6 +33,8 @@ from pipeline.message import (
 )
 from pipeline.stage import Stage
 
+EARLIER = ord("=")  # before the id of a job that was there already
+
 
 class Producing(Access):
     """For whoever has work done."""
@@ -207,12 +209,12 @@ def _added(stage: str, partition: int, replies: list[bytes]) -> list[Added]:
         reason, depth, wait = replies.pop().decode()[1:].split(" ")
         why: Any = reason
         refused = Added(None, refusal=Refusal(why, int(depth), int(wait) / 1000))
-    return [refused if reply == b"!" else _accepted(stage, partition, reply) for reply in replies]
-
-
-def _accepted(stage: str, partition: int, reply: bytes) -> Added:
-    duplicate = reply.startswith(b"=")
-    return Added(JobId(stage, partition, reply[duplicate:].decode()), duplicate)
+    return [
+        refused
+        if reply == b"!"
+        else Added(JobId(stage, partition, reply.decode().lstrip("=")), reply[0] == EARLIER)
+        for reply in replies
+    ]
 
 
 def _refused(stage: Stage, refusal: Refusal | None) -> Refused:
