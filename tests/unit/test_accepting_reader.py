@@ -69,6 +69,8 @@ def read(pipeline: Pipeline, queue: str, body: bytes) -> Job | None:
 @example([("payload", PAYLOAD), ("key", "a\0"), ("kind", "process-conversation")], [])
 @example([("payload", PAYLOAD), ("kind", ".")], [])
 @example([("payload", PAYLOAD)], [])
+@example([("kind", "process-conversation"), ("payload", PAYLOAD), ("delay", 1e12)], [])
+@example([("kind", "process-conversation"), ("payload", PAYLOAD), ("delay", -1)], [])
 def test_what_is_read_is_what_the_ordinary_way_reads(some: list[tuple[str, Any]], again: list[Any]) -> None:
     body = written([*some, *(("kind", kind) for kind in again)])
     job = read(PIPELINE, "audio", body)
