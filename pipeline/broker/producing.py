@@ -122,31 +122,28 @@ class Producing(Access):
 
     def _send(self, partition: int, offers: list[Offer]) -> Awaitable[list[Added]]:
         """One script call for jobs of one partition, a section for each stage."""
-        sections: dict[str, list[int]] = {}
-        for index, offer in enumerate(offers):
-            sections.setdefault(offer[0], []).append(index)
+        sections: dict[str, list[Offer]] = {}
+        for offer in offers:
+            sections.setdefault(offer[0], []).append(offer)
         keys: list[str] = []
         args: list[Any] = [self._keys.signals]
-        for name, indexes in sections.items():
+        for name, section in sections.items():
             keys += self._keys.place(name, partition)
             stage = self.pipeline.stage(name)
-            args += _section(stage, [offers[index] for index in indexes], stage.account_limit)
-        return self._sent(partition, sections, len(offers), scripts.add(self._wire, keys, args))
+            args += _section(stage, section, stage.account_limit)
+        return self._sent(partition, offers, list(sections), scripts.add(self._wire, keys, args))
 
     async def _sent(
-        self, partition: int, sections: dict[str, list[int]], count: int, asked: Awaitable[list[list[bytes]]]
+        self, partition: int, offers: list[Offer], names: list[str], asked: Awaitable[list[list[bytes]]]
     ) -> list[Added]:
-        answers: list[Added] = [Added(None, refusal=NO_MEMORY)] * count
         try:
             replies = await asked
         except ServerUnavailable as error:
             if isinstance(error.__cause__, OutOfMemoryError):  # the guard looks now and then only
-                return answers
+                return [Added(None, refusal=NO_MEMORY)] * len(offers)
             raise
-        for (name, indexes), reply in zip(sections.items(), replies, strict=True):
-            for index, answer in zip(indexes, _added(name, partition, reply), strict=True):
-                answers[index] = answer
-        return answers
+        found = {name: iter(_added(name, partition, reply)) for name, reply in zip(names, replies, strict=True)}
+        return [next(found[offer[0]]) for offer in offers]
 
     async def cancel(self, job: JobId) -> Literal["cancelled", "cancelling"]:
         """Take a job out before it runs; one that is with a worker is told to stop ('cancelling'), and may still
