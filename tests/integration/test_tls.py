@@ -235,6 +235,7 @@ async def test_while_only_half_of_a_renewal_is_there_the_old_certificate_holds(
 async def test_a_certificate_that_does_not_hold_or_not_for_long_is_warned_of_once_a_day(
     authority: Authority, caplog: pytest.LogCaptureFixture, begins: int, ends: int, said: str
 ) -> None:
+    caplog.set_level("WARNING", logger="api.tls")  # other tests' commands set a level of their own
     files = authority.issue("server", begins=timedelta(days=begins), ends=timedelta(days=ends))
     found = certificates_of(load({"http": files.http}, environ={}).http)
     assert found
