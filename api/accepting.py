@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Annotated, Any, NamedTuple, Union
+from typing import Annotated, Any, Union
 
 import httptools
 import msgspec
@@ -95,7 +95,7 @@ class Head:
         self._complete += 1
 
 
-class Pass(NamedTuple):
+class Pass(msgspec.Struct, frozen=True):
     """A head that may take the short way: what follows it is `length` bytes, a job that `read` reads. `caller` is
     the name of a key; empty where there are none. `secret`: something in the head is not to be kept."""
 
@@ -254,7 +254,7 @@ def reader(pipeline: Pipeline, queue: str) -> Callable[[bytes], Job | None]:
     def read(body: bytes) -> Job | None:
         asked = decode(body)
         stage = stages.get(type(asked))
-        if stage is None or NUL in body:
+        if stage is None or body.find(NUL) >= 0:  # `in` would try first whether NUL is a number
             return None
         return Job(
             stage=stage.name,
