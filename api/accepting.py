@@ -15,14 +15,17 @@ import httptools
 import msgspec
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
+from opentelemetry import trace
+from opentelemetry.trace import Span
 
+from api import tracing
 from api.access import Access, Asking
 from api.headers import safe_headers
 from api.kinds import job_type
 from api.limits import place_of
 from api.problems import Problem, problem_of, problem_of_refusal, unexpected
 from api.queues import Accepted
-from pipeline import Broker, Pipeline, RiachoError, Stage
+from pipeline import Broker, Pipeline, RiachoError, Stage, telemetry
 from pipeline.message import Added, Job
 from stages.service import LONGEST_NAME
 
@@ -31,7 +34,7 @@ MOST_HEADERS = 32
 MOST_DIGITS = 15  # of a length; Python reads no number of thousands
 MOST_PASSES = 4_096
 # Headers that change what a request means, or how it is to be answered.
-UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key"}
+UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key", b"traceparent"}
 SECRET = {b"authorization", b"cookie", b"proxy-authorization"}
 NUL = rb"\u0000"  # no name may have one; where else one is, is not asked here
 SAFE_LINES = {
@@ -115,6 +118,7 @@ class Accepting:
         self._readers = {f"/queue/{queue}/jobs".encode(): reader(broker.pipeline, queue) for queue in queues}
         # By their hash, as there are keys in them: a client sends the same one again and again.
         self._passes: dict[bytes, Pass] = {}
+        self._traced = telemetry.enabled()
 
     def known(self, head: bytes) -> Pass | None:
         """The pass that such a head got before."""
@@ -144,10 +148,18 @@ class Accepting:
             if job:
                 if self._access.limited:
                     self._access.count(passed.caller or place)
-                self._broker.submit(job, caller)
+                self._submit(job, caller)
             return job
         except (Problem, RiachoError, ValueError, RecursionError):  # found again there, and answered
             return None
+
+    def _submit(self, job: Job, caller: "Lane") -> None:
+        if not self._traced:
+            self._broker.submit(job, caller)
+            return
+        caller.span = tracing.begin("/queue/{queue}/jobs")
+        with trace.use_span(caller.span):
+            self._broker.submit(job, caller)
 
     def response(self, job: Job, added: Added, scheme: str) -> bytes:
         if added.refusal:
@@ -169,6 +181,7 @@ class Lane:
         self._passed: Pass | None = None
         self._usual = b""  # the head that was read last, where there is no secret in it
         self.answering: Job | None = None
+        self.span: Span | None = None  # of the request that is answered, where there is one
         self._answered: asyncio.Future[None] | None = None  # for who waits for it
 
     def read(self, data: bytes) -> bytes | None:
@@ -198,7 +211,7 @@ class Lane:
 
     def leave(self) -> None:
         """Nobody waits any more: what is not on its way yet is not added."""
-        self.answering = None
+        self.answering = self.span = None
         if self._answered:
             self._answered.set_result(None)
             self._answered = None
@@ -217,12 +230,16 @@ class Lane:
     def set_result(self, answers: list[Added]) -> None:
         job = self.answering
         assert job, "a caller that is done gets no answer"  # noqa: S101
-        self.leave()
-        self._write(self._accepting.response(job, answers[0], self._scheme))
+        self._answer(self._accepting.response(job, answers[0], self._scheme))
 
     def set_exception(self, error: Exception) -> None:
+        self._answer(response_of(_problem(error), self._scheme))
+
+    def _answer(self, response: bytes) -> None:
+        if self.span:
+            tracing.end(self.span, int(response[len(b"HTTP/1.1 ") :][:3]))
         self.leave()
-        self._write(response_of(_problem(error), self._scheme))
+        self._write(response)
 
 
 def response_of(problem: Problem, scheme: str) -> bytes:

@@ -21,10 +21,11 @@ from api.problems import READ_TIMEOUT, answer_with_problems
 from api.queues import QueueEndpoints
 from api.schedules import ScheduleEndpoints, configured_schedules
 from api.signatures import Signatures
+from api.tracing import trace_posts
 from api.watching import Watch
 from api.whatsapp import WhatsAppWebhook
 from config import Settings
-from pipeline import Broker
+from pipeline import Broker, telemetry
 from stages.notification.log import NotificationLog
 
 
@@ -55,9 +56,10 @@ def build_app(
     ]
     described = Description([operation for part in parts for operation in part.operations()])
     access = Access(settings.http)
-    app = web.Application(
-        middlewares=[answer_with_problems, access.guard], client_max_size=settings.http.payload_limit
-    )
+    middlewares = [answer_with_problems, access.guard]
+    if telemetry.enabled():
+        middlewares.append(trace_posts)
+    app = web.Application(middlewares=middlewares, client_max_size=settings.http.payload_limit)
     app.on_response_prepare.append(add_safe_headers)
     app.cleanup_ctx.append(watch.running)
     app.on_shutdown.append(events.close)

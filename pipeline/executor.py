@@ -34,6 +34,8 @@ NOTHING = Settled(NIL)  # most jobs end in it
 CANCELLED = Settled(NIL, cancelled=True)
 PROBED = Settled(NIL, keep=KEEP_PROBES)
 
+Readied = tuple[Delivery, Envelope[Any]]
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -104,11 +106,11 @@ class Executor:
         return await self._call(stage, delivery, envelope, slot)
 
     async def _run_traced(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
-        with telemetry.process(stage, delivery, envelope) as span:
-            delivery.trace = telemetry.traceparent(span)
+        tried = telemetry.Try(stage, delivery, envelope)
+        with tried.current():
             ending = await self._call(stage, delivery, envelope, slot)
-            telemetry.ended(span, ending)
-            return ending
+        tried.end(ending)
+        return ending
 
     async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
         slot.delivery = delivery
@@ -138,29 +140,34 @@ class Executor:
             else:
                 endings[index] = envelope
         if ready:
-            returned = await self._run_together(stage, [deliveries[index] for index in ready], ready, slot)
-            for (index, envelope), one in zip(ready.items(), returned, strict=True):
-                endings[index] = self._seal(stage, deliveries[index], envelope, one)
+            run = self._run_together_traced if self._traced else self._run_together
+            jobs = [(deliveries[index], envelope) for index, envelope in ready.items()]
+            endings |= zip(ready, await run(stage, jobs, slot), strict=True)
         return [endings[index] for index in range(len(deliveries))]
 
-    async def _run_together(
-        self, stage: Stage, deliveries: list[Delivery], envelopes: dict[int, Envelope[Any]], slot: Slot
-    ) -> Sequence[Any]:
-        slot.begin(max(envelope.timeout or stage.timeout for envelope in envelopes.values()))
-        for delivery, envelope in zip(deliveries, envelopes.values(), strict=True):
-            delivery.started, delivery.trace = slot.started, envelope.trace
-        with telemetry.process_batch(stage, list(envelopes.values()), enabled=self._traced):
-            contexts = [
-                self._context(delivery, envelope)
-                for delivery, envelope in zip(deliveries, envelopes.values(), strict=True)
-            ]
-            payloads = [envelope.payload for envelope in envelopes.values()]
-            try:
-                returned = await stage.handler(contexts, payloads)
-            except BaseException as error:  # noqa: BLE001 - as above
-                returned = _outcome(error, slot)
-            finally:
-                slot.clear()
+    async def _run_together_traced(self, stage: Stage, jobs: Sequence[Readied], slot: Slot) -> list[Ending]:
+        with telemetry.batch(stage, jobs) as tries:
+            endings = await self._run_together(stage, jobs, slot)
+            for tried, ending in zip(tries, endings, strict=True):
+                tried.end(ending)
+            return endings
+
+    async def _run_together(self, stage: Stage, jobs: Sequence[Readied], slot: Slot) -> list[Ending]:
+        slot.begin(max(envelope.timeout or stage.timeout for _, envelope in jobs))
+        for delivery, envelope in jobs:
+            delivery.started = slot.started
+            delivery.trace = delivery.trace or envelope.trace
+        returned = await self._call_together(stage, jobs, slot)
+        return [self._seal(stage, *job, one) for job, one in zip(jobs, returned, strict=True)]
+
+    async def _call_together(self, stage: Stage, jobs: Sequence[Readied], slot: Slot) -> Sequence[Any]:
+        payloads = [envelope.payload for _, envelope in jobs]
+        try:
+            returned = await stage.handler([self._context(*job) for job in jobs], payloads)
+        except BaseException as error:  # noqa: BLE001 - as above
+            returned = _outcome(error, slot)
+        finally:
+            slot.clear()
         if isinstance(returned, Retry | Bury):
             return [returned] * len(payloads)
         if not isinstance(returned, list | tuple) or len(returned) != len(payloads):

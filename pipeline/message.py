@@ -158,6 +158,11 @@ def seal(job: Job, trace: str = "") -> bytes:
     )
 
 
+def retraced(envelope: Envelope[msgspec.Raw], trace: str) -> bytes:
+    """An envelope as part of another trace."""
+    return _encode(msgspec.structs.replace(envelope, trace=trace))
+
+
 class IsProbe(ValueError):
     """An envelope without work in it."""
 

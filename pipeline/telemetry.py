@@ -1,26 +1,33 @@
 """Spans of the engine, by the OTel API alone: without an SDK set up they cost next to nothing.
 
 One chat message is one trace: `send` when a job is added, then a `process` span for every try of every stage,
-its parent and link the span that handed the job on. Names follow the messaging conventions (semconv 1.44,
-still in development), and are all here.
+its parent and link the span that handed the job on. A batch has a span of its own beside, linked both ways with
+those of its messages. What is not sampled has no span, but for tries that failed or took long, which get one when
+they end.
 """
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from pipeline import conventions as names
 from pipeline.outcome import Bury, Ending, Retry, Settled, Throttled
 
 if TYPE_CHECKING:
-    from pipeline.message import Delivery, Envelope, Job
+    from pipeline.intake import Caller
+    from pipeline.message import Added, Delivery, Envelope
     from pipeline.stage import Stage
 
+SLOW = 10.0  # seconds; a try that takes longer is worth a look, whatever was sampled
+BILLION = 1_000_000_000
+NOT_SAMPLED = "-00"  # at the end of a traceparent
+
 _tracer = trace.get_tracer("riacho")
-_propagator = TraceContextTextMapPropagator()
 
 
 def enabled() -> bool:
@@ -28,78 +35,220 @@ def enabled() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
-def send(stage: "Stage", job: "Job") -> Span:
-    """A span for adding a job, to be ended when it is added."""
-    attributes = {
-        **_where(stage, "send"),
-        "messaging.message.conversation_id": job.key,
-    }
-    return _tracer.start_span(f"send {stage.full_name}", kind=SpanKind.PRODUCER, attributes=attributes)
+def start(name: str, kind: SpanKind, attributes: dict[str, Any], *, parent: str = "") -> Span:
+    """A span below the current one, or below that of a traceparent."""
+    context = trace.set_span_in_context(NonRecordingSpan(_context(parent))) if parent else None
+    return _tracer.start_span(name, context=context, kind=kind, attributes=attributes)
+
+
+def send(stage: "Stage", key: str, replayed: str = "") -> Span:
+    """A span for adding a job with this key, to be ended when it is added. That of a dead letter is linked to the
+    trace that it was buried in, `replayed`."""
+    return _tracer.start_span(
+        f"send {stage.full_name}",
+        kind=SpanKind.PRODUCER,
+        attributes=_where(stage, "send") | {names.CONVERSATION: key},
+        links=_links(_context(replayed)),
+    )
+
+
+@contextmanager
+def sends(stages: "Sequence[Stage]", keys: Sequence[str]) -> Iterator[list[Span]]:
+    """A `send` for each of several jobs, to be ended with `sent`."""
+    spans = [send(stage, key) for stage, key in zip(stages, keys, strict=True)]
+    try:
+        yield spans
+    except BaseException as error:
+        for span in spans:
+            fail(span, type(error).__name__)
+            span.end()
+        raise
+
+
+class Sending:
+    """A caller of an intake, and the span of what it sends."""
+
+    def __init__(self, span: Span, caller: "Caller") -> None:
+        self._span, self._caller = span, caller
+
+    def done(self) -> bool:
+        return self._caller.done()
+
+    def set_result(self, answers: "list[Added]") -> None:
+        sent(self._span, answers[0])
+        self._caller.set_result(answers)
+
+    def set_exception(self, error: Exception) -> None:
+        fail(self._span, type(error).__name__)
+        self._span.end()
+        self._caller.set_exception(error)
+
+
+def sent(span: Span, added: "Added") -> None:
+    """Put the answer to a `send` on its span, and end it."""
+    if added.id:
+        span.set_attributes({names.MESSAGE: added.id.entry, names.PARTITION: str(added.id.partition)})
+    elif added.refusal:
+        fail(span, added.refusal.reason)
+    span.end()
 
 
 def traceparent(span: Span) -> str:
-    """The W3C traceparent of a span; empty for one that is not recorded anywhere."""
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier, trace.set_span_in_context(span))
-    return carrier.get("traceparent", "")
+    """The W3C traceparent of a span; empty for one that belongs to no trace."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}"
 
 
-@contextmanager
-def process(stage: "Stage", delivery: "Delivery", envelope: "Envelope[Any]") -> Iterator[Span]:
-    """The span of one try; what the handler does is below it."""
-    context = _propagator.extract({"traceparent": envelope.trace}) if envelope.trace else None
-    creation = trace.get_current_span(context).get_span_context()
-    with _tracer.start_as_current_span(
-        f"process {stage.full_name}",
-        context=context,
-        kind=SpanKind.CONSUMER,
-        links=[Link(creation)] if creation.is_valid else [],
-        record_exception=False,
-    ) as span:
+class Try:
+    """One try of a job, and its span if its trace is sampled. What the try hands on is below it."""
+
+    def __init__(
+        self, stage: "Stage", delivery: "Delivery", envelope: "Envelope[Any]", batch: Span | None = None
+    ) -> None:
+        self._stage, self._delivery, self._envelope, self._batch = stage, delivery, envelope, batch
+        self._started = time.time_ns()
+        sampled = not envelope.trace.endswith(NOT_SAMPLED)
+        self.span = self._span() if sampled else NonRecordingSpan(_context(envelope.trace))
+        delivery.trace = traceparent(self.span)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """What is traced meanwhile is below it."""
+        with trace.use_span(self.span, record_exception=False, set_status_on_exception=False):
+            try:
+                yield
+            except BaseException:
+                self.leave()
+                raise
+
+    def end(self, ending: Ending) -> None:
+        """Put how it ended on its span. One that is not sampled gets a span after all where it is worth that."""
+        if not self.span.is_recording() and (why := self._worth_keeping(ending)):
+            self.span = self._span({names.KEPT: why})
+        if self.span.is_recording():
+            _say_end(self.span, ending)
+            self.span.end()
+
+    def leave(self) -> None:
+        """It was cancelled, as its worker stops: another one will run it."""
+        self.span.end()
+
+    def _worth_keeping(self, ending: Ending) -> str:
+        if isinstance(ending, Bury) or (isinstance(ending, Retry) and ending.counts):
+            return "failed"
+        return "slow" if time.time_ns() - self._started > SLOW * BILLION else ""
+
+    def _span(self, more: dict[str, str] | None = None) -> Span:
+        creation, delivery = _context(self._envelope.trace), self._delivery
+        span = _tracer.start_span(
+            f"process {self._stage.full_name}",
+            context=trace.set_span_in_context(NonRecordingSpan(creation)),
+            kind=SpanKind.CONSUMER,
+            links=_links(creation, self._batch.get_span_context() if self._batch else None),
+            # Also what the sampler goes by.
+            attributes=_processing(self._stage) | {names.ATTEMPT: delivery.attempt} | (more or {}),
+            start_time=self._started,
+        )
         if span.is_recording():
+            waited = _waited(delivery.entry, self._started)
             span.set_attributes(
                 {
-                    **_where(stage, "process"),
-                    "messaging.destination.partition.id": str(delivery.partition),
-                    "messaging.message.id": delivery.entry.decode(),
-                    "messaging.message.conversation_id": envelope.key,
-                    "riacho.attempt": delivery.attempt,
+                    names.PARTITION: str(delivery.partition),
+                    names.MESSAGE: delivery.entry.decode(),
+                    names.CONVERSATION: self._envelope.key,
+                    names.WAITED: waited,
                 }
             )
-        yield span
+            span.add_event(names.WAITED, {names.WAITED: waited}, timestamp=self._started)
+        return span
 
 
 @contextmanager
-def process_batch(stage: "Stage", envelopes: "Sequence[Envelope[Any]]", *, enabled: bool) -> Iterator[None]:
-    """The span of one try of a batch: no message's child, but linked to each."""
-    if not enabled:
-        yield
-        return
-    contexts = [_propagator.extract({"traceparent": envelope.trace}) for envelope in envelopes if envelope.trace]
-    created = [trace.get_current_span(context).get_span_context() for context in contexts]
-    with _tracer.start_as_current_span(
-        f"process {stage.full_name}",
+def batch(stage: "Stage", jobs: "Sequence[tuple[Delivery, Envelope[Any]]]") -> Iterator[list[Try]]:
+    """One call for several jobs: a try of each, and where any is sampled a span of the call, no job's child, which
+    they and it are linked by."""
+    with ExitStack() as stack:
+        sampled = _links(*(_context(job.trace) for _, job in jobs if not job.trace.endswith(NOT_SAMPLED)))
+        span = stack.enter_context(_batch(stage, len(jobs), sampled)) if sampled else None
+        tries = [Try(stage, *job, span) for job in jobs]
+        try:
+            yield tries
+        except BaseException:
+            for tried in tries:
+                tried.leave()
+            raise
+
+
+def _batch(stage: "Stage", count: int, links: list[Link]) -> AbstractContextManager[Span]:
+    return _tracer.start_as_current_span(
+        f"process {stage.full_name} (batch)",
+        context=Context(),
         kind=SpanKind.CONSUMER,
-        links=[Link(creation) for creation in created if creation.is_valid],
-        attributes={**_where(stage, "process"), "messaging.batch.message_count": len(envelopes)},
-    ):
-        yield
+        links=links,
+        attributes=_processing(stage) | {names.BATCH: count, names.KEPT: "batch"},
+        record_exception=False,
+    )
 
 
-def ended(span: Span, ending: Ending) -> None:
-    """Put the end of a try on its span."""
+def fail(span: Span, kind: str, about: str | None = None) -> None:
+    """Mark a span as that of something that went wrong."""
+    span.set_attribute(names.ERROR, kind)
+    span.set_status(Status(StatusCode.ERROR, about))
+
+
+def _say_end(span: Span, ending: Ending) -> None:
     match ending:
-        case Retry(error=error) | Bury(reason=error):
-            span.set_status(Status(StatusCode.ERROR, error))
-        case Settled() | Throttled():
-            pass
+        case Retry(after=after, error=error, counts=True):
+            span.set_attributes({names.OUTCOME: "retrying", names.RETRY_AFTER: after})
+            fail(span, _kind_of(error), error)
+        case Retry(after=after, error=error):  # it asked for another time, as others are before it, say
+            span.set_attributes({names.OUTCOME: "deferred", names.RETRY_AFTER: after, names.REASON: error})
+        case Bury(reason=reason, error=error):
+            span.set_attribute(names.OUTCOME, "dead")
+            fail(span, _kind_of(error), ": ".join(filter(None, (reason, error))))
+        case Throttled(after=after):
+            span.set_attributes({names.OUTCOME: "throttled", names.RETRY_AFTER: after})
+        case Settled(cancelled=cancelled):
+            span.set_attribute(names.OUTCOME, "cancelled" if cancelled else "completed")
 
 
-def _where(stage: "Stage", operation: str) -> dict[str, str]:
+def _kind_of(error: str) -> str:
+    """The exception's name, which an error begins with where it was one that the handler did not see to."""
+    kind = error.partition(":")[0]
+    return kind if kind.isidentifier() else "failed"
+
+
+def _waited(entry: bytes, until_ns: int) -> float:
+    """Seconds since an entry came into its stream, which its id tells; the server's clock may be ahead of ours."""
+    return max(0.0, until_ns / BILLION - int(entry.partition(b"-")[0]) / 1000)
+
+
+def _context(traceparent: str) -> SpanContext:
+    """What a traceparent says; an invalid context where it is none."""
+    parts = traceparent.split("-")
+    if len(parts) != 4:
+        return trace.INVALID_SPAN_CONTEXT
+    try:
+        numbers = [int(part, 16) for part in parts]
+    except ValueError:
+        return trace.INVALID_SPAN_CONTEXT
+    return SpanContext(numbers[1], numbers[2], is_remote=True, trace_flags=TraceFlags(numbers[3]))
+
+
+def _links(*contexts: SpanContext | None) -> list[Link]:
+    return [Link(context) for context in contexts if context and context.is_valid]
+
+
+def _processing(stage: "Stage") -> dict[str, Any]:
+    return _where(stage, "process") | {names.GROUP: "riacho"}
+
+
+def _where(stage: "Stage", operation: str) -> dict[str, Any]:
     return {
-        "messaging.system": "redis_streams",
-        "messaging.operation.name": operation,
-        "messaging.operation.type": operation,
-        "messaging.destination.name": stage.full_name,
-        "messaging.consumer.group.name": "riacho",
+        names.SYSTEM: names.REDIS_STREAMS,
+        names.OPERATION: operation,
+        names.OPERATION_TYPE: operation,
+        names.DESTINATION: stage.full_name,
     }

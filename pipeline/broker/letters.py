@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from pipeline import scripts
+import msgspec
+from opentelemetry import trace
+
+from pipeline import scripts, telemetry
 from pipeline.broker.access import MOST_PER_CALL, Access
 from pipeline.errors import BadInput
-from pipeline.message import JobId
+from pipeline.message import Envelope, JobId, retraced, unseal
 from pipeline.stage import Stage
 from pipeline.views import DeadLetter, dead_letter
 
@@ -74,16 +78,36 @@ class Letters(Access):
         return dead_letter(*place, *found[0]) if found else None
 
     async def replay(self, letter: DeadLetter) -> JobId | None:
-        """Put a dead letter back with all its tries before it; the new job's id, None where it was gone."""
+        """Put a dead letter back with all its tries before it; the new job's id, None where it was gone. It gets a
+        new trace, linked to the one that it was buried in."""
+        if not self._traced:
+            return await self._replay(letter, b"")
+        envelope = await self._envelope(letter)
+        stage = self.pipeline.stage(JobId.parse(letter.job_id).stage)
+        span = telemetry.send(stage, letter.key, envelope.trace if envelope else "")
+        with trace.use_span(span, end_on_exit=True, record_exception=False):
+            body = retraced(envelope, telemetry.traceparent(span)) if envelope else b""
+            return await self._replay(letter, body)
+
+    async def _replay(self, letter: DeadLetter, body: bytes) -> JobId | None:
         buried = JobId.parse(letter.job_id)
         name, partition, _ = buried
         stage = self.pipeline.stage(name)
         dead, letters = self._keys.dead(name, partition), self._keys.letters(name, partition)
         keys = [*self._keys.place(name, partition), dead, letters]
         prefix = str(JobId(name, partition, ""))
-        args = [prefix, letter.letter, buried.entry, stage.account(letter.tenant), stage.account_limit]
+        args = [prefix, letter.letter, buried.entry, stage.account(letter.tenant), stage.account_limit, body]
         entry: bytes = await scripts.replay(self._wire, keys, args)
         return JobId(name, partition, entry.decode()) if entry else None
+
+    async def _envelope(self, letter: DeadLetter) -> Envelope[msgspec.Raw] | None:
+        """None where the letter is gone, or its envelope cannot be read."""
+        name, partition, _ = JobId.parse(letter.job_id)
+        dead = self._keys.dead(name, partition)
+        for _, fields in await self._wire.command("XRANGE", dead, letter.letter, letter.letter):
+            with suppress(ValueError):
+                return unseal(dict(zip(fields[::2], fields[1::2], strict=True))[b"e"])
+        return None
 
     async def purge(self, stages: Iterable[Stage]) -> int:
         """Delete the dead letters of some stages for good; returns how many there were. However many: they are out

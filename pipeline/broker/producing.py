@@ -4,7 +4,7 @@ import asyncio
 import functools
 import random
 import zlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from itertools import chain, repeat
 from typing import Any, Literal
 
@@ -55,35 +55,39 @@ class Producing(Access):
         stages = [self.pipeline.check(job) for job in jobs]
         if refusal := await self._memory.refusal():
             return [Added(None, refusal=refusal)] * len(jobs)
-        spans = (
-            [telemetry.send(stage, job) for stage, job in zip(stages, jobs, strict=True)] if self._traced else []
-        )
-        traces = [telemetry.traceparent(span) for span in spans] or repeat("")
+        if not self._traced:
+            return await self._add(stages, jobs, repeat(""))
+        with telemetry.sends(stages, [job.key for job in jobs]) as spans:
+            answers = await self._add(stages, jobs, map(telemetry.traceparent, spans))
+            for span, added in zip(spans, answers, strict=True):
+                telemetry.sent(span, added)
+            return answers
+
+    async def _add(self, stages: Sequence[Stage], jobs: Sequence[Job], traces: Iterable[str]) -> list[Added]:
         places: dict[int, list[int]] = {}
         offers: list[Offer] = []
         for index, (stage, job, trace) in enumerate(zip(stages, jobs, traces, strict=False)):
             partition = self._partition(job)
             places.setdefault(partition, []).append(index)
             offers.append(self._sealed(stage, job, partition, trace))
-        try:
-            if len(places) == 1 and len(offers) <= MOST_PER_CALL:
-                return await self._taken_in(next(iter(places)), offers)
-            return await self._offer(places, offers)
-        finally:
-            for span in spans:
-                span.end()
+        if len(places) == 1 and len(offers) <= MOST_PER_CALL:
+            return await self._taken_in(next(iter(places)), offers)
+        return await self._offer(places, offers)
 
     @property
     def takes_at_once(self) -> bool:
-        """Whether `submit` will do: no span is to be made, and the server's memory need not be looked at first."""
-        return not self._traced and self._memory.known_to_last
+        """Whether `submit` will do: the server's memory need not be looked at first."""
+        return self._memory.known_to_last
 
     def submit(self, job: Job, caller: Caller) -> None:
         """As `add` for one job that the pipeline has checked, and without a coroutine: for whoever is offered very
         many one by one, while `takes_at_once`."""
         stage = self.pipeline.stage(job.stage)
-        partition = self._partition(job)
-        self._intakes[partition].add([self._sealed(stage, job, partition)], caller)
+        partition, trace = self._partition(job), ""
+        if self._traced:
+            span = telemetry.send(stage, job.key)
+            trace, caller = telemetry.traceparent(span), telemetry.Sending(span, caller)
+        self._intakes[partition].add([self._sealed(stage, job, partition, trace)], caller)
 
     def _taken_in(self, partition: int, offers: list[Offer]) -> "asyncio.Future[list[Added]]":
         """Who cancels in time gets nothing added."""
@@ -91,7 +95,7 @@ class Producing(Access):
         self._intakes[partition].add(offers, answers)
         return answers
 
-    def _sealed(self, stage: Stage, job: Job, partition: int, trace: str = "") -> Offer:
+    def _sealed(self, stage: Stage, job: Job, partition: int, trace: str) -> Offer:
         dedup = self._keys.dedup(stage.name, partition, job.dedup) if job.dedup else ""
         return stage.name, seal(job, trace), dedup, stage.account(job.tenant), int(job.delay * 1000)
 

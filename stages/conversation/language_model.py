@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 import aiohttp
 import msgspec
 
+from stages.outgoing import traced
 from stages.ports import Message, Responder
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,9 @@ class LanguageModel:
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=self._timeout)
-        self._http = aiohttp.ClientSession(timeout=timeout, headers=self._headers)
+        self._http = aiohttp.ClientSession(
+            timeout=timeout, headers=self._headers, trace_configs=traced("language model")
+        )
         return self
 
     async def __aexit__(

@@ -16,6 +16,7 @@ from yarl import URL
 from stages.notification.codes import error_of, shown
 from stages.notification.errors import OutcomeUnknown, Retryable, SenderPaused
 from stages.notification.phone import is_user_id
+from stages.outgoing import traced
 
 ANSWER_LIMIT = 65_536  # bytes
 CONNECTIONS = 64
@@ -151,6 +152,7 @@ class CloudApi:
             auto_decompress=False,  # what would be unpacked could be any size
             headers={"Accept-Encoding": "identity"},
             trust_env=False,  # no token to a proxy that nobody named
+            trace_configs=traced("whatsapp"),
         )
         return self
 

@@ -12,6 +12,7 @@ from yarl import URL
 
 from pipeline import RiachoError
 from stages.notification.errors import Refused, Retryable
+from stages.outgoing import traced
 
 PASSING = {408, 425, 429}  # worth another try although the status says that the request was wrong
 
@@ -50,7 +51,9 @@ class SignedWebhook:
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._timeout), cookie_jar=aiohttp.DummyCookieJar()
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=traced("webhook"),
         )
         return self
 

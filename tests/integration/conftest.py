@@ -11,6 +11,7 @@ import uvloop
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -59,13 +60,23 @@ async def empty_database(folder: str, name: str) -> str:
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+def trace_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sampler], InMemorySpanExporter]:
+    """Has what a sampler takes traced from now on, and kept."""
+
+    def begin(sampler: Sampler) -> InMemorySpanExporter:
+        exporter, provider = InMemorySpanExporter(), TracerProvider(sampler)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("riacho"))
+        monkeypatch.setattr(telemetry, "enabled", lambda: True)
+        return exporter
+
+    return begin
+
+
+@pytest.fixture
+def spans(trace_by: Callable[[Sampler], InMemorySpanExporter]) -> InMemorySpanExporter:
     """What is traced during a test."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("riacho"))
-    monkeypatch.setattr(telemetry, "enabled", lambda: True)
-    return exporter
+    return trace_by(ALWAYS_ON)
 
 
 @pytest.fixture

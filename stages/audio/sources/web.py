@@ -11,6 +11,7 @@ from yarl import URL
 
 from pipeline import Permanent
 from stages.audio.sources.guard import Forbidden, guarded_socket
+from stages.outgoing import traced
 
 REDIRECTS = 5
 REDIRECTED = {301, 302, 303, 307, 308}
@@ -52,6 +53,7 @@ class Web:
             auto_decompress=False,
             headers={"Accept-Encoding": "identity"},
             trust_env=False,  # a proxy would connect for us, unchecked
+            trace_configs=traced("media"),
         )
 
     async def download(self, url: str, *, limit: int, login: str = "", trusted: URL | None = None) -> bytes:

@@ -1,0 +1,47 @@
+"""Spans of the HTTP requests that stages make."""
+
+import functools
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from opentelemetry.trace import SpanKind
+
+from pipeline import conventions as names
+from pipeline import telemetry
+
+CLIENT_ERROR = 400
+
+
+def traced(peer: str) -> list[aiohttp.TraceConfig]:
+    """What a ClientSession takes (`trace_configs`) to have a span for each request to `peer`, up to its answer's
+    head. It has no more of the address than its host: there may be a signature in a query, and a customer in a
+    path. Nor is the trace told to whoever is asked, as most are none of ours."""
+    if not telemetry.enabled():
+        return []
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(functools.partial(_begin, peer))
+    config.on_request_end.append(_end)
+    config.on_request_exception.append(_fail)
+    return [config]
+
+
+async def _begin(
+    peer: str, _: aiohttp.ClientSession, kept: SimpleNamespace, of: aiohttp.TraceRequestStartParams
+) -> None:
+    address = {names.HOST: of.url.host or "", names.PORT: of.url.port or 0}
+    attributes: dict[str, Any] = {names.METHOD: of.method, names.PEER: peer, **address}
+    kept.span = telemetry.start(f"{of.method} {peer}", SpanKind.CLIENT, attributes)
+
+
+async def _end(_: aiohttp.ClientSession, kept: SimpleNamespace, of: aiohttp.TraceRequestEndParams) -> None:
+    status = of.response.status
+    kept.span.set_attribute(names.STATUS, status)
+    if status >= CLIENT_ERROR:
+        telemetry.fail(kept.span, str(status))
+    kept.span.end()
+
+
+async def _fail(_: aiohttp.ClientSession, kept: SimpleNamespace, of: aiohttp.TraceRequestExceptionParams) -> None:
+    telemetry.fail(kept.span, type(of.exception).__name__)
+    kept.span.end()
