@@ -20,7 +20,7 @@ from api.queues import NotificationView
 from api.signatures import sign
 from api.stand_in import StandIn
 from api.status import status_table
-from config import Secret, Settings, replaced
+from config import Secret, Settings, replaced, telemetry
 from pipeline.views import JobView
 
 PHONE_NUMBER_ID = "106540352242922"  # ours; the tenant of the sample chat
@@ -103,6 +103,9 @@ async def _chat(settings: Settings, whatsapp: StandIn, show: Show) -> None:
         following = [await _say(http, secret, said, show) for said in CHAT]
         ends = await asyncio.gather(*(_follow(http, jobs, said, show) for jobs, said in following))
         await _show_end(http, whatsapp, [job for jobs in ends for job in jobs], show)
+        if url := settings.http.trace_url or telemetry.trace_url():
+            for (job, *_), said in following:
+                await _show_trace(http, job, said, url, show)
 
 
 def _own(settings: Settings, graph_url: str) -> Settings:
@@ -198,11 +201,15 @@ async def _follow(http: aiohttp.ClientSession, jobs: Sequence[str], said: Said, 
     """See a message's jobs through; returns the last ones."""
     last: list[str] = []
     for job_id in jobs:
-        queue = {"send-client": "notification"}.get(job_id.partition(".")[0], "audio")
-        view = await _finished(http, f"/queue/job/{queue}/{job_id}", show)
+        view = await _finished(http, _path(job_id), show)
         _show_result(view, said, show)
         last += await _follow(http, view.next, said, show) if view.next else [job_id]
     return last
+
+
+def _path(job_id: str) -> str:
+    queue = {"send-client": "notification"}.get(job_id.partition(".")[0], "audio")
+    return f"/queue/job/{queue}/{job_id}"
 
 
 async def _finished(http: aiohttp.ClientSession, path: str, show: Show) -> JobView:
@@ -244,6 +251,11 @@ async def _show_end(http: aiohttp.ClientSession, whatsapp: StandIn, sent: list[s
         queues = msgspec.json.decode(await answer.read(), type=dict[str, list[QueueLoad]])["queues"]
     show.table(status_table(queues))
     show.step(f"WhatsApp took all {len(sent)} replies, and says that they were delivered")
+
+
+async def _show_trace(http: aiohttp.ClientSession, job_id: str, said: Said, url: str, show: Show) -> None:
+    view = await _finished(http, _path(job_id), show)
+    show.step(f"trace of {said.voice or repr(said.text)}: {url.format(traceId=view.trace_id)}", "magenta")
 
 
 async def _delivered(http: aiohttp.ClientSession, job_id: str) -> None:

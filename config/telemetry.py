@@ -1,10 +1,12 @@
 """The OTel SDK, set up from the standard OTEL_* variables; without an endpoint there is none."""
 
 import atexit
+import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -26,9 +28,16 @@ from opentelemetry.util.types import Attributes
 
 from config.settings import SettingsError
 
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+JAEGER = 16686  # the port of its page
+SILENCE = 60.0  # seconds
 LAST_WORDS = 2_000  # ms in which the last spans have to be out when a process ends
+LOGGERS = (
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.sdk._shared_internal",
+)
 KEPT = "riacho.kept"  # pipeline.conventions has it, too: neither of the two knows the other
 KINDS = ("otlp", "console", "none")
 SAMPLERS: dict[str, Sampler] = {
@@ -56,35 +65,65 @@ def set_up(process: str) -> None:
     processor = BatchSpanProcessor(exporter)
     provider.add_span_processor(processor)
     atexit.register(_say_last_words, processor)
+    for logger in LOGGERS:
+        logging.getLogger(logger).addFilter(Seldom())
     trace.set_tracer_provider(provider)
 
 
-def _exporter(environ: Mapping[str, str]) -> SpanExporter | None:
+def trace_url() -> str:
+    """Where Jaeger shows a trace, `{traceId}` in place of its id, if spans go to a Jaeger; empty where they go
+    nowhere."""
+    host = urlsplit(_endpoint(os.environ)).hostname
+    return f"http://{host}:{JAEGER}/trace/{{traceId}}" if host and _kind(os.environ) == "otlp" else ""
+
+
+def _kind(environ: Mapping[str, str]) -> str:
     kind = environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
     if kind not in KINDS:
         raise SettingsError(f"OTEL_TRACES_EXPORTER = {kind!r}: expected one of {', '.join(KINDS)}")
-    if kind == "none" or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return None
-    if kind == "console":
-        return ConsoleSpanExporter()
-    return _otlp(environ) if any(map(environ.get, ENDPOINTS)) else None
+    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return "none" if disabled or (kind == "otlp" and not _endpoint(environ)) else kind
 
 
-def _otlp(environ: Mapping[str, str]) -> SpanExporter:
-    """Imported only when asked for: each brings a client that other processes can do without."""
+def _exporter(environ: Mapping[str, str]) -> SpanExporter | None:
+    """Those of OTLP are imported only when asked for: each brings a client that other processes do without."""
+    kind = _kind(environ)
     protocol = next(filter(None, map(environ.get, PROTOCOLS)), "http/protobuf")
-    match protocol:
-        case "http/protobuf":
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    match kind, protocol:
+        case "none", _:
+            return None
+        case "console", _:
+            return ConsoleSpanExporter()
+        case _, "http/protobuf":
+            from opentelemetry.exporter.otlp.proto.http import trace_exporter as over_http  # noqa: PLC0415
 
-            return OTLPSpanExporter()
-        case "grpc":
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-                OTLPSpanExporter as OverGrpc,
-            )
+            if not _endpoint(environ).startswith(("http://", "https://")):
+                said = "expected an address with http:// or https://, as http://127.0.0.1:4318"
+                raise SettingsError(f"OTEL_EXPORTER_OTLP_ENDPOINT = {_endpoint(environ)!r}: {said}")
+            return over_http.OTLPSpanExporter()
+        case _, "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as over_grpc  # noqa: PLC0415
 
-            return OverGrpc()
-    raise SettingsError(f"{PROTOCOLS[1]} = {protocol!r}: expected http/protobuf or grpc")
+            return over_grpc.OTLPSpanExporter()
+    raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL = {protocol!r}: expected http/protobuf or grpc")
+
+
+def _endpoint(environ: Mapping[str, str]) -> str:
+    return next(filter(None, map(environ.get, ENDPOINTS)), "")
+
+
+class Seldom(logging.Filter):
+    """A line a minute: an exporter tells of each batch that its collector does not take, and of each try."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.created < self._next:
+            return False
+        self._next = record.created + SILENCE
+        return True
 
 
 class Keeping(Sampler):
