@@ -177,6 +177,10 @@ class Child:
             self._process.terminate()
         return await self._process.wait()
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
     def kill(self) -> None:
         """End it at once."""
         if self._process and self._process.returncode is None:
@@ -193,8 +197,13 @@ class Child:
 class ProcessTree:
     """Processes of ours while it lasts, by name with their arguments; on leaving, each finishes what it runs."""
 
-    def __init__(self, settings: Settings, processes: Mapping[str, Sequence[str]] = UP) -> None:
-        environment = child_environment(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        processes: Mapping[str, Sequence[str]] = UP,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        environment = child_environment(settings, **variables or {})
         self._children = [Child(name, arguments, environment) for name, arguments in processes.items()]
         self._patience = settings.worker.grace + 30
 
@@ -213,6 +222,11 @@ class ProcessTree:
                 child.kill()
         # Also looks at what went wrong beside the first failure, so that asyncio does not report it.
         await asyncio.gather(*self._running, return_exceptions=True)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that run."""
+        return [child.pid for child in self._children if child.pid is not None]
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Wait for `stop`. Raises ChildFailed as soon as a process cannot start."""

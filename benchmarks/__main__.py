@@ -10,6 +10,7 @@ import typer
 from benchmarks import cleanup as cleanup_scenario
 from benchmarks import engine as engine_scenario
 from benchmarks import http as http_scenario
+from benchmarks import tracing as tracing_scenario
 from benchmarks import transcribe as transcribe_scenario
 from benchmarks import webhook as webhook_scenario
 from benchmarks.peers.environments import PeerUnavailable
@@ -86,6 +87,16 @@ def http(
     except (http_scenario.Unavailable, PeerUnavailable) as error:
         raise typer.BadParameter(str(error)) from None
     _finish(report, json)
+
+
+@app.command()
+def tracing(
+    messages: Annotated[int, typer.Option(help="Text messages a round.")] = 400,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 9,
+    json: Json = None,
+) -> None:
+    """The chat's messages a second without tracing, with one trace of a hundred, and with all."""
+    _finish(asyncio.run(tracing_scenario.measure(messages=messages, rounds=rounds)), json)
 
 
 @app.command()

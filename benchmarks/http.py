@@ -135,7 +135,7 @@ class Load:
     def post(self, contestant: Contestant, seconds: float) -> None:
         """As many as are answered."""
         command = [self._wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(self._script)]
-        before = _cpu(contestant.process)
+        before = cpu_of(contestant.process)
         ended = subprocess.run(  # noqa: S603 - as it was found
             [*command, contestant.address + PATH],
             env={**os.environ, "BODIES": str(self._file)},
@@ -145,7 +145,7 @@ class Load:
         )
         requests, took = _counted(ended.stdout)
         contestant.found["accepted_per_second"].append(requests / took)
-        contestant.found["cpu"].append((_cpu(contestant.process) - before) / requests * 1e6)
+        contestant.found["cpu"].append((cpu_of(contestant.process) - before) / requests * 1e6)
 
     async def latency(self, contestant: Contestant, rate: float) -> float:
         """p99 in ms at so many a second."""
@@ -237,7 +237,7 @@ def _counted(said: str) -> tuple[int, float]:
     return int(found[1]), float(found[2])
 
 
-def _cpu(process: int) -> float:
+def cpu_of(process: int) -> float:
     """Seconds a process has used (Linux)."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
