@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from pipeline import telemetry
+from pipeline import running, telemetry
 from pipeline.broker import Broker
 from pipeline.errors import BadInput, Permanent, RetryLater, ServerUnavailable
 from pipeline.keys import tokens_of
@@ -113,13 +113,15 @@ class Executor:
     async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
         slot.delivery = delivery
         slot.begin(envelope.timeout or stage.timeout)
-        delivery.started = slot.started
+        delivery.started, delivery.tenant = slot.started, envelope.tenant
+        running.note(delivery)
         try:
             returned = await stage.handler(self._context(delivery, envelope), envelope.payload)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and must not end its slot
             returned = _outcome(error, slot)
         finally:
             slot.clear()
+            delivery.tenant = None
         return NOTHING if returned is None else self._seal(stage, delivery, envelope, returned)
 
     def _context(self, delivery: Delivery, envelope: Envelope[Any]) -> Context:
@@ -149,6 +151,9 @@ class Executor:
         slot.begin(max(envelope.timeout or stage.timeout for envelope in envelopes.values()))
         for delivery, envelope in zip(deliveries, envelopes.values(), strict=True):
             delivery.started, delivery.trace = slot.started, envelope.trace
+        if len(deliveries) == 1:  # of several, nobody knows for which of them something is done
+            deliveries[0].tenant = next(iter(envelopes.values())).tenant
+            running.note(deliveries[0])
         with telemetry.process_batch(stage, list(envelopes.values()), enabled=self._traced):
             contexts = [
                 self._context(delivery, envelope)
@@ -161,6 +166,7 @@ class Executor:
                 returned = _outcome(error, slot)
             finally:
                 slot.clear()
+                deliveries[0].tenant = None
         if isinstance(returned, Retry | Bury):
             return [returned] * len(payloads)
         if not isinstance(returned, list | tuple) or len(returned) != len(payloads):
