@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 
+from api import __main__ as commands
 from config import load, logs
 from config.secrecy import secrets_of
-from pipeline import Broker, Context, Job, Pipeline, masking, running
+from pipeline import Broker, Context, Job, Pipeline, RiachoError, masking, running
 from pipeline.executor import Executor, Slot
 from pipeline.message import Delivery, seal
 from pipeline.outcome import Ending
@@ -51,6 +52,7 @@ def record(message: object, *args: object, **more: Any) -> logging.LogRecord:
         "levelno": logging.WARNING,
         "levelname": "WARNING",
         "created": 1795363715.2634,
+        "msecs": 263.4,
     }
     return logging.makeLogRecord(fields | {"msg": message, "args": args} | more)
 
@@ -321,3 +323,26 @@ def test_who_closed_standard_error_gets_no_lines_and_no_trouble(monkeypatch: pyt
         for output in (closed, None):
             monkeypatch.setattr(sys, "stderr", output)
             log.warning("x")
+
+
+def test_a_process_that_nobody_saved_ends_with_a_masked_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> None:
+        raise KeyError("5511987654321")
+
+    monkeypatch.setattr(commands, "app", app)
+    with as_a_process_of_ours() as output, pytest.raises(SystemExit) as ended:
+        commands.main()
+    assert ended.value.code == 1
+    (line,) = map(json.loads, output.getvalue().splitlines())
+    assert (line["level"], line["exception"]["type"]) == ("critical", "KeyError")
+    assert "5511987654321" not in output.getvalue()
+
+
+def test_a_refusal_stays_a_line_for_people_without_what_is_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> None:
+        raise RiachoError("cannot reach redis://:hush@host:6379 for transcribe.0.1795363715263-0")
+
+    monkeypatch.setattr(commands, "app", app)
+    with as_a_process_of_ours() as output, pytest.raises(SystemExit):
+        commands.main()
+    assert output.getvalue() == f"riacho: cannot reach redis://***@host:6379 for transcribe.0.{JOB[6:]}\n"
