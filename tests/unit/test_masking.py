@@ -15,7 +15,8 @@ from pipeline.masking import masked
 
 pytestmark = pytest.mark.unit
 
-WORDS = st.text(alphabet="abcxyzáéõ ,:;=<>[]{}'\"!?\n\t/\\", max_size=30)
+# Without a to f: digits with such directly beside them may be part of a hash.
+WORDS = st.text(alphabet="lmnxyzáéõ ,:;=<>[]{}'\"!?\n\t/\\", max_size=30)
 DIGITS = "0123456789"
 BETWEEN = st.sampled_from(["", " ", "-", "\u00a0", "\u2011", "%20", "  ", " - "])
 
