@@ -37,8 +37,8 @@ from api.load import QueueLoad, load_of, look
 from api.root import check
 from api.status import status_table
 from api.tls import certificates_of
-from config import Secret, Settings, SettingsError, replaced, telemetry
-from pipeline import Broker, RiachoError
+from config import Secret, Settings, SettingsError, logs, replaced, telemetry
+from pipeline import Broker, RiachoError, masking, running
 from pipeline.embedded import EmbeddedServer
 
 log = logging.getLogger(__name__)
@@ -193,13 +193,17 @@ def main() -> None:
     _open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # of customers' texts, not every terminal can show all
+    logs.take_over(masked=masking.masked, running=running.facts)
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
     except (RiachoError, SettingsError) as error:
-        typer.echo(harmless(f"riacho: {error}"), err=True)
+        typer.echo(harmless(f"riacho: {masking.masked(str(error))}"), err=True)
         sys.exit(exit_code(error))
+    except Exception:  # caught here, as typer has a hook of its own, which prints
+        log.critical("an error that nobody caught", exc_info=True)
+        sys.exit(1)
 
 
 def _open_standard_streams() -> None:

@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from api.adapters import Adapters
 from api.root import open_broker
 from config import Secret, Settings, load, logs, replaced
+from config.secrecy import secrets_of
 from config.settings import Tree
-from pipeline import Broker
+from pipeline import Broker, masking, running
 from pipeline.embedded import EmbeddedServer
 
 T = TypeVar("T")
@@ -29,7 +30,8 @@ def read_settings(**flags: dict[str, Any]) -> Settings:
         for section, values in flags.items()
     }
     settings = load(given)
-    logs.set_up(settings.log.level)
+    masking.know(secrets_of(settings))
+    logs.set_up(settings.log, masked=masking.masked, running=running.facts)
     return settings
 
 

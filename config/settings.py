@@ -269,6 +269,7 @@ class Store(_Section, frozen=True):
 
 class Log(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"]
+    format: Literal["auto", "json", "text"]
 
 
 class Settings(_Section, frozen=True):

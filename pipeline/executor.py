@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from pipeline import telemetry
+from pipeline import running, telemetry
 from pipeline.broker import Broker
 from pipeline.errors import BadInput, Permanent, RetryLater, ServerUnavailable
 from pipeline.keys import tokens_of
@@ -115,13 +115,15 @@ class Executor:
     async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
         slot.delivery = delivery
         slot.begin(envelope.timeout or stage.timeout)
-        delivery.started = slot.started
+        delivery.started, delivery.tenant = slot.started, envelope.tenant
+        running.note(delivery)
         try:
             returned = await stage.handler(self._context(delivery, envelope), envelope.payload)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and must not end its slot
             returned = _outcome(error, slot)
         finally:
             slot.clear()
+            delivery.tenant = None
         return NOTHING if returned is None else self._seal(stage, delivery, envelope, returned)
 
     def _context(self, delivery: Delivery, envelope: Envelope[Any]) -> Context:
@@ -157,6 +159,9 @@ class Executor:
         for delivery, envelope in jobs:
             delivery.started = slot.started
             delivery.trace = delivery.trace or envelope.trace
+        if len(jobs) == 1:  # of several, nobody knows for which of them something is done
+            delivery.tenant = envelope.tenant
+            running.note(delivery)
         returned = await self._call_together(stage, jobs, slot)
         return [self._seal(stage, *job, one) for job, one in zip(jobs, returned, strict=True)]
 
@@ -168,6 +173,7 @@ class Executor:
             returned = _outcome(error, slot)
         finally:
             slot.clear()
+            jobs[0][0].tenant = None
         if isinstance(returned, Retry | Bury):
             return [returned] * len(payloads)
         if not isinstance(returned, list | tuple) or len(returned) != len(payloads):

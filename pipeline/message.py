@@ -85,7 +85,7 @@ class Delivery(msgspec.Struct, gc=False):
     stream; `since` is the consumer it was taken from, `late_ms` after it was due. `trace` is the traceparent of
     the try, once it ran; `parked` says that it ended in another try later, `unwanted` that somebody cancelled it.
     `taken` is when this worker got it, `started` when it last ran it, on the monotonic clock; 0 where nobody noted
-    that.
+    that. `tenant` is whose it is while its handler runs, and None before and after.
     """
 
     stage: str
@@ -101,6 +101,7 @@ class Delivery(msgspec.Struct, gc=False):
     unwanted: bool = False
     taken: float = 0.0
     started: float = 0.0
+    tenant: str | None = None
 
     @property
     def id(self) -> JobId:

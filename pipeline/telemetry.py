@@ -9,6 +9,7 @@ they end.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -16,6 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from pipeline import conventions as names
+from pipeline.masking import masked
 from pipeline.outcome import Bury, Ending, Retry, Settled, Throttled
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def send(stage: "Stage", key: str, replayed: str = "") -> Span:
     return _tracer.start_span(
         f"send {stage.full_name}",
         kind=SpanKind.PRODUCER,
-        attributes=_where(stage, "send") | {names.CONVERSATION: key},
+        attributes=_where(stage, "send") | {names.CONVERSATION: _shown(key)},
         links=_links(_context(replayed)),
     )
 
@@ -157,7 +159,7 @@ class Try:
                 {
                     names.PARTITION: str(delivery.partition),
                     names.MESSAGE: delivery.entry.decode(),
-                    names.CONVERSATION: self._envelope.key,
+                    names.CONVERSATION: _shown(self._envelope.key),
                     names.WAITED: waited,
                 }
             )
@@ -195,7 +197,7 @@ def _batch(stage: "Stage", count: int, links: list[Link]) -> AbstractContextMana
 def fail(span: Span, kind: str, about: str | None = None) -> None:
     """Mark a span as that of something that went wrong."""
     span.set_attribute(names.ERROR, kind)
-    span.set_status(Status(StatusCode.ERROR, about))
+    span.set_status(Status(StatusCode.ERROR, about and masked(about)))
 
 
 def _say_end(span: Span, ending: Ending) -> None:
@@ -204,7 +206,7 @@ def _say_end(span: Span, ending: Ending) -> None:
             span.set_attributes({names.OUTCOME: "retrying", names.RETRY_AFTER: after})
             fail(span, _kind_of(error), error)
         case Retry(after=after, error=error):  # it asked for another time, as others are before it, say
-            span.set_attributes({names.OUTCOME: "deferred", names.RETRY_AFTER: after, names.REASON: error})
+            span.set_attributes({names.OUTCOME: "deferred", names.RETRY_AFTER: after, names.REASON: masked(error)})
         case Bury(reason=reason, error=error):
             span.set_attribute(names.OUTCOME, "dead")
             fail(span, _kind_of(error), ": ".join(filter(None, (reason, error))))
@@ -212,6 +214,12 @@ def _say_end(span: Span, ending: Ending) -> None:
             span.set_attributes({names.OUTCOME: "throttled", names.RETRY_AFTER: after})
         case Settled(cancelled=cancelled):
             span.set_attribute(names.OUTCOME, "cancelled" if cancelled else "completed")
+
+
+@lru_cache(1024)  # a conversation has many messages
+def _shown(key: str) -> str:
+    """An ordering key without what it tells of whose it is: most are a customer's number."""
+    return masked(key)
 
 
 def _kind_of(error: str) -> str:

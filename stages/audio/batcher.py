@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import Context
 from itertools import chain, zip_longest
 from typing import Any, Protocol, cast
 
@@ -124,7 +125,8 @@ class Batcher:
     def _start_caller(self) -> None:
         """One more, where there may be and somebody is ready."""
         if len(self._callers) < self._calls and self._ready():
-            self._callers.add(asyncio.create_task(self._call_on()))
+            # With no context: it works for many jobs, and is not to speak for the one that happened to start it.
+            self._callers.add(asyncio.create_task(self._call_on(), context=Context()))
 
     async def _call_on(self) -> None:
         """Call the model for as long as somebody is ready."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import logging
 import re
 import shutil
@@ -511,7 +512,7 @@ async def test_a_process_of_its_own_speaks_tls_when_its_environment_says_so(
     with riacho("api", env=child_environment(settings), stderr=subprocess.PIPE) as process:
         assert process.stderr
         line = (await asyncio.to_thread(process.stderr.readline)).decode()
-        found = re.search(r"listening on (https://127\.0\.0\.1:\d+)$", line.rstrip())
+        found = re.fullmatch(r"listening on (https://127\.0\.0\.1:\d+)", json.loads(line)["message"])
         assert found, line
         assert await status(URL(found[1]), trusting) == 200
         assert await asyncio.to_thread(stop, process) == 0
