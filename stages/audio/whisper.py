@@ -23,8 +23,8 @@ FACTORS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Figures:
-    """What is told of a model's work. The real-time factor is a call's, for all clips that share it: it is the machine's
-    work that counts, not how long a note waited for others."""
+    """What is told of a model's work. The real-time factor is a call's, for all clips that share it: what
+    counts is the machine's work, not how long a note waited for others."""
 
     def __init__(self, model: SpeechModel) -> None:
         self._model = model

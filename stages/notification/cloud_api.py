@@ -145,7 +145,7 @@ class CloudApi:
         self._requests = metrics.meter().create_counter(
             "riacho.whatsapp.requests",
             unit="{request}",
-            description="Calls of the Cloud API: accepted, Meta's error code, http_<status>, timeout, unreachable.",
+            description="Calls by outcome: accepted, Meta's error code, http_<status>, timeout, unreachable.",
         )
         self._few = metrics.Few()
 
