@@ -35,7 +35,7 @@ EVERYONE = {
     "messaging_client_sent_messages": {
         *("messaging_system", "messaging_operation_name", "messaging_destination_name"),
     },
-    "target": None,  # what the process is: OTel's resource
+    "target_info": None,  # what the process is: OTel's resource
 }
 API: dict[str, set[str]] = {
     "riacho_stage_jobs": {"queue", "stage", "state"},
