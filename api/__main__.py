@@ -38,6 +38,7 @@ from api.root import check
 from api.status import status_table
 from api.tls import certificates_of
 from config import Secret, Settings, SettingsError, logs, replaced, telemetry
+from config.metrics import Metering, metering
 from pipeline import Broker, RiachoError, masking, running
 from pipeline.embedded import EmbeddedServer
 
@@ -111,12 +112,12 @@ def api(
     settings = with_address(read_settings(http={"host": host, "port": port}))
     telemetry.set_up("api")
 
-    async def run() -> None:
+    async def run(figures: Metering) -> None:
         stop = processes.stop_signal(with_parent=with_parent)
-        await processes.run_api(settings, stop, with_workers=with_workers)
+        await processes.run_api(settings, stop, with_workers=with_workers, metering=figures)
 
-    with by_settings():
-        uvloop.run(run())
+    with by_settings(), metering("api", served=True) as figures:
+        uvloop.run(run(figures))
 
 
 @app.command()
@@ -148,15 +149,15 @@ def worker(
     os.nice(nice)
     telemetry.set_up("worker")
 
-    async def run() -> None:
+    async def run(figures: Metering) -> None:
         stop = processes.stop_signal(with_parent=with_parent)
-        stuck = await processes.run_worker(settings, names, stop)
+        stuck = await processes.run_worker(settings, names, stop, figures)
         if stuck:
             log.error("%d jobs did not end, or could not be settled; their lease will bring them back", stuck)
             os._exit(1)  # threads that do not end would be waited for
 
-    with by_settings():
-        uvloop.run(run())
+    with by_settings(), metering("worker", served=bool(settings.metrics.port)) as figures:
+        uvloop.run(run(figures))
 
 
 @app.command()

@@ -7,6 +7,7 @@ request, and one knows the rest of HTTP. What is saved is most of what a request
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Annotated, Any, Union
@@ -25,6 +26,7 @@ from api.kinds import job_type
 from api.limits import place_of
 from api.problems import Problem, problem_of, problem_of_refusal, unexpected
 from api.queues import Accepted
+from api.timing import HttpFigures
 from pipeline import Broker, Pipeline, RiachoError, Stage, telemetry
 from pipeline.message import Added, Job
 from stages.service import LONGEST_NAME
@@ -36,6 +38,7 @@ MOST_PASSES = 4_096
 # Headers that change what a request means, or how it is to be answered.
 UNUSUAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"idempotency-key", b"traceparent"}
 SECRET = {b"authorization", b"cookie", b"proxy-authorization"}
+ROUTE = "/queue/{queue}/jobs"
 NUL = rb"\u0000"  # no name may have one; where else one is, is not asked here
 SAFE_LINES = {
     scheme: "".join(f"{name}: {value}\r\n" for name, value in safe_headers(scheme).items()).encode()
@@ -111,8 +114,16 @@ class Pass(msgspec.Struct, frozen=True):
 class Accepting:
     """Takes jobs for some queues: those to which every key with the scope `enqueue` may add whatever there is."""
 
-    def __init__(self, broker: Broker, access: Access, queues: Iterable[str], payload_limit: int) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        access: Access,
+        queues: Iterable[str],
+        payload_limit: int,
+        figures: HttpFigures | None = None,
+    ) -> None:
         self._broker = broker
+        self.figures = figures
         self._access = access
         self._payload_limit = payload_limit
         self._readers = {f"/queue/{queue}/jobs".encode(): reader(broker.pipeline, queue) for queue in queues}
@@ -157,7 +168,7 @@ class Accepting:
         if not self._traced:
             self._broker.submit(job, caller)
             return
-        caller.span = tracing.begin("/queue/{queue}/jobs")
+        caller.span = tracing.begin(ROUTE)
         with trace.use_span(caller.span):
             self._broker.submit(job, caller)
 
@@ -183,6 +194,7 @@ class Lane:
         self.answering: Job | None = None
         self.span: Span | None = None  # of the request that is answered, where there is one
         self._answered: asyncio.Future[None] | None = None  # for who waits for it
+        self._began = 0.0
 
     def read(self, data: bytes) -> bytes | None:
         """The body, where these bytes are one whole request. To be asked of all that come in: else nobody knows
@@ -206,6 +218,8 @@ class Lane:
     def take(self, body: bytes) -> bool:
         """Answer the request that was read, when Redis has; False where it is not for here."""
         if self._passed:
+            if self._accepting.figures:
+                self._began = time.monotonic()
             self.answering = self._accepting.take(self._passed, body, self._place, self)
         return self.answering is not None
 
@@ -236,10 +250,16 @@ class Lane:
         self._answer(response_of(_problem(error), self._scheme))
 
     def _answer(self, response: bytes) -> None:
-        if self.span:
-            tracing.end(self.span, int(response[len(b"HTTP/1.1 ") :][:3]))
+        if self.span or self._accepting.figures:
+            self._tell(int(response[9:12]))
         self.leave()
         self._write(response)
+
+    def _tell(self, status: int) -> None:
+        if self.span:
+            tracing.end(self.span, status)
+        if figures := self._accepting.figures:
+            figures.took("POST", ROUTE, status, self._began)
 
 
 def response_of(problem: Problem, scheme: str) -> bytes:

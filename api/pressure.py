@@ -2,6 +2,7 @@
 
 import msgspec
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.load import Load, QueueLoad
@@ -18,10 +19,10 @@ class Queues(msgspec.Struct, frozen=True):
 
 
 class PressureEndpoints:
-    """Each answers 503 within a second where Redis does not."""
+    """Each answers 503 within a second where Redis does not. `own` has the process's own figures."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, watch: Watch, own: CollectorRegistry | None = None) -> None:
+        self._watch, self._own = watch, own
 
     def operations(self) -> list[Operation]:
         """Everything that is here, as it is reached over HTTP."""
@@ -54,7 +55,7 @@ class PressureEndpoints:
                 scope="read",
                 group="look",
                 name="metrics",
-                summary="The same for Prometheus",
+                summary="The same for Prometheus, with this process's own figures",
                 answers={
                     200: Answer(
                         description="Prometheus' text format.", form=str, content_types=(CONTENT_TYPE_PLAIN_0_0_4,)
@@ -73,5 +74,5 @@ class PressureEndpoints:
 
     async def metrics(self, _: web.Request) -> web.Response:
         """GET /metrics."""
-        body = exposition(await self._watch.seen())
+        body = exposition(await self._watch.seen(), self._own)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

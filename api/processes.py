@@ -18,9 +18,11 @@ from api.exits import CANNOT_START
 from api.listening import listening
 from api.root import PATIENCE, check, connector, open_broker
 from api.schedules import configured_schedules
+from api.scraping import scraped
 from api.serving import Runner
 from api.tls import certificates_of
 from config import Settings, child_environment, replaced
+from config.metrics import UNMETERED, Metering
 from pipeline import Pipeline, RiachoError, Stage, Worker
 from pipeline.embedded import EmbeddedServer
 from pipeline.errors import EmbeddedServerFailed
@@ -79,7 +81,9 @@ def collect_seldom() -> None:
     gc.set_threshold(10_000, 20, 100)
 
 
-async def run_api(settings: Settings, stop: asyncio.Event, *, with_workers: bool = False) -> None:
+async def run_api(
+    settings: Settings, stop: asyncio.Event, *, with_workers: bool = False, metering: Metering = UNMETERED
+) -> None:
     """Serve HTTP until stopped; requests under way are answered first. Raises Exposed, NoTls, CannotListen."""
     check_exposure(settings.http)
     warn_of_plain_keys(settings.http)
@@ -89,19 +93,21 @@ async def run_api(settings: Settings, stop: asyncio.Event, *, with_workers: bool
         open_broker(settings, adapters, patience=PATIENCE) as broker,
         contextlib.aclosing(adapters.database),
     ):
-        app = build_app(broker, settings, adapters.notifications.log, with_workers=with_workers)
+        app = build_app(broker, settings, adapters.notifications.log, with_workers=with_workers, metering=metering)
         async with listening(Runner(app, settings.http), settings.http, certificates):
             collect_seldom()
             await stop.wait()
 
 
-async def run_worker(settings: Settings, stages: Sequence[str], stop: asyncio.Event) -> int:
+async def run_worker(
+    settings: Settings, stages: Sequence[str], stop: asyncio.Event, metering: Metering = UNMETERED
+) -> int:
     """Work the named stages (all, if none is named) until stopped; returns how many jobs would not end."""
     adapters = Adapters(settings)
     pipeline = adapters.pipeline()
     chosen = _chosen(pipeline, stages)
     await check(settings)
-    async with adapters.opened():
+    async with adapters.opened(), scraped(settings, metering.registry):
         worker = Worker(
             connector(settings, pipeline),
             chosen,
@@ -203,8 +209,8 @@ class ProcessTree:
         processes: Mapping[str, Sequence[str]] = UP,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        environment = child_environment(settings, **variables or {})
-        self._children = [Child(name, arguments, environment) for name, arguments in processes.items()]
+        environments = _environments(settings, processes, variables or {})
+        self._children = [Child(name, arguments, environments[name]) for name, arguments in processes.items()]
         self._patience = settings.worker.grace + 30
 
     async def __aenter__(self) -> Self:
@@ -239,6 +245,16 @@ class ProcessTree:
         """Wait for the first crash of any process."""
         crashes = [asyncio.create_task(child.crashed.wait()) for child in self._children]
         await asyncio.wait(crashes, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _environments(
+    settings: Settings, processes: Mapping[str, Sequence[str]], variables: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """What each process is told; of the workers each has a port of its own for its figures."""
+    shared, port = child_environment(settings, **variables), settings.metrics.port
+    workers = [name for name, (kind, *_) in processes.items() if kind == "worker"] if port else []
+    ports = {name: {"RIACHO_METRICS_PORT": str(port + n)} for n, name in enumerate(workers)}
+    return {name: shared | ports.get(name, {}) for name in processes}
 
 
 async def on_server(server: EmbeddedServer, work: Coroutine[Any, Any, T]) -> T:

@@ -65,10 +65,24 @@ class Watch:
         self._stages = list(broker.pipeline)
         self._meter = Meter()
         self._shared = Shared(self._look, FRESH)
+        self._last: tuple[float, Seen] | None = None
 
     async def seen(self) -> Seen:
         """How it is, FRESH seconds old at most. Raises ServerUnavailable, as soon as the broker does."""
         return await self._shared.get()
+
+    def last(self, age: float) -> Seen | None:
+        """What was seen last, unless that is over `age` seconds ago. Another thread may ask."""
+        if self._last is None or time.monotonic() - self._last[0] > age:
+            return None
+        return self._last[1]
+
+    async def refresh(self) -> int:
+        """Look, for whoever asks for the `last`; 1 where there was something to see."""
+        with contextlib.suppress(ServerUnavailable):
+            await self.seen()
+            return 1
+        return 0
 
     async def running(self, _: web.Application) -> AsyncIterator[None]:
         """Count while the application runs."""
@@ -92,7 +106,10 @@ class Watch:
         found = await look(self._broker, self._silent)
         self._meter.note(asked, found.counts)
         load = load_of(self._stages, found, self._meter)
-        return Seen(load, found.memory, {stage.name: self._meter.totals(stage.name) for stage in self._stages})
+        totals = {stage.name: self._meter.totals(stage.name) for stage in self._stages}
+        seen = Seen(load, found.memory, totals)
+        self._last = asked, seen
+        return seen
 
 
 def _heard(task: "asyncio.Task[T]") -> None:

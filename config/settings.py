@@ -267,6 +267,11 @@ class Store(_Section, frozen=True):
     url: Secret
 
 
+class Metrics(_Section, frozen=True):
+    host: str
+    port: Port
+
+
 class Log(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"]
     format: Literal["auto", "json", "text"]
@@ -292,6 +297,7 @@ class Settings(_Section, frozen=True):
     schedules: Schedules
     health: Health
     store: Store
+    metrics: Metrics
     log: Log
 
 

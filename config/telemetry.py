@@ -3,14 +3,12 @@
 import atexit
 import logging
 import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import (
@@ -26,6 +24,7 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
+from config.resource import resource
 from config.settings import SettingsError
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -59,9 +58,7 @@ def set_up(process: str) -> None:
     exporter = _exporter(os.environ)
     if exporter is None:
         return
-    name = os.environ.get("OTEL_SERVICE_NAME") or f"riacho-{process}"
-    resource = Resource.create({"service.name": name, "service.instance.id": str(uuid.uuid4())})
-    provider = TracerProvider(_sampler(os.environ), resource, shutdown_on_exit=False)
+    provider = TracerProvider(_sampler(os.environ), resource(process), shutdown_on_exit=False)
     processor = BatchSpanProcessor(exporter)
     provider.add_span_processor(processor)
     atexit.register(_say_last_words, processor)

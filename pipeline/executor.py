@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from pipeline import running, telemetry
+from pipeline import metrics, running, telemetry
 from pipeline.broker import Broker
 from pipeline.errors import BadInput, Permanent, RetryLater, ServerUnavailable
 from pipeline.keys import tokens_of
@@ -89,6 +89,7 @@ class Executor:
         self._report = functools.partial(broker.progress, consumer)
         self._add = broker.enqueue
         self._traced = telemetry.enabled()
+        self._figures = metrics.work()
         self._open: dict[str, Callable[[bytes], Envelope[Any]]] = {
             stage.name: opener(stage.payload) for stage in broker.pipeline
         }
@@ -115,15 +116,19 @@ class Executor:
     async def _call(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
         slot.delivery = delivery
         slot.begin(envelope.timeout or stage.timeout)
-        delivery.started, delivery.tenant = slot.started, envelope.tenant
+        delivery.started, delivery.tenant, failure = slot.started, envelope.tenant, ""
         running.note(delivery)
+        if self._figures:
+            self._figures.began(stage, (delivery,))
         try:
             returned = await stage.handler(self._context(delivery, envelope), envelope.payload)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and must not end its slot
-            returned = _outcome(error, slot)
+            returned, failure = _outcome(error, slot), _kind(error, slot)
         finally:
             slot.clear()
             delivery.tenant = None
+        if self._figures:
+            self._figures.tried(stage, slot.started, (returned,), failure)
         return NOTHING if returned is None else self._seal(stage, delivery, envelope, returned)
 
     def _context(self, delivery: Delivery, envelope: Envelope[Any]) -> Context:
@@ -162,24 +167,24 @@ class Executor:
         if len(jobs) == 1:  # of several, nobody knows for which of them something is done
             delivery.tenant = envelope.tenant
             running.note(delivery)
+        if self._figures:
+            self._figures.began(stage, [delivery for delivery, _ in jobs])
         returned = await self._call_together(stage, jobs, slot)
         return [self._seal(stage, *job, one) for job, one in zip(jobs, returned, strict=True)]
 
     async def _call_together(self, stage: Stage, jobs: Sequence[Readied], slot: Slot) -> Sequence[Any]:
-        payloads = [envelope.payload for _, envelope in jobs]
+        payloads, failure = [envelope.payload for _, envelope in jobs], ""
         try:
             returned = await stage.handler([self._context(*job) for job in jobs], payloads)
         except BaseException as error:  # noqa: BLE001 - as above
-            returned = _outcome(error, slot)
+            returned, failure = _outcome(error, slot), _kind(error, slot)
         finally:
             slot.clear()
             jobs[0][0].tenant = None
-        if isinstance(returned, Retry | Bury):
-            return [returned] * len(payloads)
-        if not isinstance(returned, list | tuple) or len(returned) != len(payloads):
-            said = f"the handler of a batch of {len(payloads)} has to return a list of as many, not {returned!r}"
-            return [Retry(math.nan, said)] * len(payloads)
-        return returned
+        endings = _of_each(returned, len(payloads))
+        if self._figures:
+            self._figures.tried(stage, slot.started, endings, failure)
+        return endings
 
     def _decode(self, stage: Stage, delivery: Delivery) -> Envelope[Any] | Ending:
         """A delivery's envelope, if it is to be run."""
@@ -266,6 +271,20 @@ def _tokens(delivery: Delivery, limits: Sequence[RateLimit]) -> int:
     count = min(tokens_of(delivery.since), len(limits))
     stale = count and delivery.late_ms > max(STALE, 1000 / limits[count - 1].per_second)
     return count - 1 if stale else count
+
+
+def _of_each(returned: Any, count: int) -> Sequence[Any]:
+    """What the handler of a batch returned for each of so many jobs."""
+    if isinstance(returned, Retry | Bury):
+        return [returned] * count
+    if not isinstance(returned, list | tuple) or len(returned) != count:
+        said = f"the handler of a batch of {count} has to return a list of as many, not {returned!r}"
+        return [Retry(math.nan, said)] * count
+    return returned
+
+
+def _kind(error: BaseException, slot: Slot) -> str:
+    return "TimeoutError" if slot.late else type(error).__name__
 
 
 def _outcome(error: BaseException, slot: Slot) -> Retry | Bury:

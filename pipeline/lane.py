@@ -6,6 +6,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
+from pipeline import metrics
 from pipeline.executor import NOTHING, Executor, Slot
 from pipeline.message import Delivery
 from pipeline.outcome import Ending, Retry, Throttled
@@ -48,6 +49,7 @@ class Lane:
         self._turn = asyncio.Lock()  # first come, first served: or one partition would keep the only place
         self._capacity = stage.at_once + stage.prefetch
         self._closed = False
+        self._figures = metrics.work()
 
     def room(self) -> int:
         """How many more entries may be reserved; none once closed."""
@@ -58,6 +60,11 @@ class Lane:
     def unfinished(self) -> int:
         """How many entries are held: not settled yet, whether they ran or not."""
         return sum(map(len, self.held.values()))
+
+    @property
+    def busy(self) -> int:
+        """Slots that run a job or gather a batch."""
+        return len(self._slots) - len(self._idle)
 
     async def reserve(self, shares: int = 1) -> int:
         """Wait for room worth a fetch, and reserve one of so many shares of it; 0 says the lane was closed."""
@@ -78,9 +85,11 @@ class Lane:
         few = len(self._ready) <= self._low and self.unfinished() < self._capacity + MOST_UNSETTLED
         return few and self.room() > 0
 
-    def accept(self, deliveries: Iterable[Delivery], reserved: int) -> None:
+    def accept(self, deliveries: Sequence[Delivery], reserved: int) -> None:
         """Take in what came of a reservation, which is then over."""
         self._reserved -= reserved
+        if self._figures and deliveries:
+            self._figures.fetched(self.stage, len(deliveries))
         now = time.monotonic()
         for delivery in deliveries:
             delivery.taken = now

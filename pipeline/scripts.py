@@ -1,12 +1,14 @@
 """The Lua scripts: each a file in lua/ with its KEYS, ARGV and answer in its head comment."""
 
 import hashlib
+import time
 from collections.abc import Awaitable
 from importlib.resources import files
 from typing import Any
 
 from redis.exceptions import NoScriptError
 
+from pipeline.metrics import Sending
 from pipeline.wire import Wire
 
 # What finishes work runs though the server's memory is used up: else nothing could ever free any.
@@ -24,10 +26,19 @@ class Script:
         folder = files("pipeline") / "lua"
         text = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
         self._text = text if takes_in else (READS if reads else WHATEVER_THE_MEMORY) + text
+        self._attributes = {"script": name}
         self._sha = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
     def __call__(self, wire: Wire, keys: list[str], args: list[Any]) -> Awaitable[Any]:
-        return self._ended(wire, keys, args, wire.begin("EVALSHA", self._sha, len(keys), *keys, *args))
+        started = time.monotonic() if wire.figures else 0.0
+        ended = self._ended(wire, keys, args, wire.begin("EVALSHA", self._sha, len(keys), *keys, *args))
+        return self._measured(wire.figures, started, ended) if wire.figures else ended
+
+    async def _measured(self, figures: Sending, started: float, ended: Awaitable[Any]) -> Any:
+        try:
+            return await ended
+        finally:
+            figures.called(self._attributes, started)
 
     async def _ended(self, wire: Wire, keys: list[str], args: list[Any], begun: Awaitable[Any]) -> Any:
         try:

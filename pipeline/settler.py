@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
+from pipeline import metrics
 from pipeline.broker import MOST_PER_CALL, Broker
 from pipeline.errors import ServerUnavailable
 from pipeline.message import Delivery
@@ -49,6 +50,7 @@ class Settler:
         self._waiting: list[Holder] = []
         self._wake = asyncio.Event()
         self._closing = False
+        self._figures = metrics.work()
         self._writers: dict[type[Ending], tuple[str, Callable[..., Awaitable[list[bool]]]]] = {
             Retry: ("retried", broker.retry),
             Throttled: ("throttled", broker.throttled),
@@ -109,12 +111,14 @@ class Settler:
         for ended in group:
             kinds[type(ended[1])].append(ended)
         if done := kinds.pop(Settled, None):
-            self._count("settled", len(done), await self._broker.settle(stage, partition, done))
+            self._count(stage, "settled", done, await self._broker.settle(stage, partition, done))
         for kind, rest in kinds.items():
             what, write = self._writers[kind]
             mine = await write(stage, partition, self._consumer, rest)
-            self._count(what, len(rest), sum(mine))
+            self._count(stage, what, rest, sum(mine))
 
-    def _count(self, what: str, written: int, mine: int) -> None:
+    def _count(self, stage: Stage, what: str, written: list[Ended], mine: int) -> None:
         self.counts[what] += mine
-        self.counts["settled elsewhere"] += written - mine
+        self.counts["settled elsewhere"] += len(written) - mine
+        if self._figures:
+            self._figures.settled(stage, what, written, mine)

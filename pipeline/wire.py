@@ -18,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipeline.connection import Connection
 from pipeline.errors import ServerUnavailable
+from pipeline.metrics import Sending
 
 CALL_TIMEOUT = 5.0  # seconds
 
@@ -27,10 +28,11 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 class Wire:
     """Connections to one server: one for all calls, and one for each that blocks. Raises ServerUnavailable where
     it cannot be reached, or not written to, or leaves a caller waiting for `patience` seconds: then what was asked
-    of it may be done later all the same."""
+    of it may be done later all the same. `figures` are for whoever calls scripts over it."""
 
-    def __init__(self, url: str, patience: float | None = None) -> None:
+    def __init__(self, url: str, patience: float | None = None, figures: Sending | None = None) -> None:
         self.address = _without_password(url)
+        self.figures = figures
         self._pool: ConnectionPool = ConnectionPool.from_url(
             url,
             protocol=2,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
+from pipeline import metrics
 from pipeline.broker import Broker
 from pipeline.errors import ServerUnavailable
 from pipeline.executor import Executor
@@ -59,6 +60,8 @@ class Worker:
         self.settler = Settler(self.broker, self.consumer)
         executor = Executor(self.broker, self.consumer)
         self.lanes = [Lane(stage, executor, self.settler) for stage in stages]
+        if figures := metrics.work():
+            figures.watch(self.lanes)
         self._grace = grace
         self._fetchers = [
             Fetcher(self.broker, lane, partition, self.consumer, lease)

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 from redis.exceptions import RedisError
 
-from pipeline import scripts, telemetry
+from pipeline import metrics, scripts, telemetry
 from pipeline.backpressure import MemoryGuard
 from pipeline.keys import GROUP, Keys
 from pipeline.signals import Signals
@@ -38,7 +38,8 @@ class Access:
         self.pipeline = pipeline
         self.partitions = partitions
         self._keys = Keys(namespace)
-        self._wire = Wire(url, patience)
+        self._figures = metrics.sending()
+        self._wire = Wire(url, patience, self._figures)
         self._signals = Signals(self._wire)
         self._memory = MemoryGuard(self._wire, memory_share)
         self.address = self._wire.address

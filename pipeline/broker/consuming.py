@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
@@ -199,7 +199,13 @@ class Consuming(Access):
             args += _forwarded(settled.forwards, targets)
         keys = [key for name in (stage.name, *targets) for key in self._keys.place(name, partition)]
         replies: list[int] = await scripts.settle(self._wire, keys, args)
+        self._count_forwards(settled.forwards for (_, settled), mine in zip(done, replies, strict=True) if mine)
         return sum(replies)
+
+    def _count_forwards(self, handed_on: Iterable[Sequence[Forward]]) -> None:
+        if self._figures:
+            for name, count in Counter(name for forwards in handed_on for name, *_ in forwards).items():
+                self._figures.sent(self.pipeline.stage(name), count)
 
     def _about(self, targets: Iterable[str], partition: int) -> Iterator[str | int]:
         """What scripts are told of the stages that jobs are handed on to."""
@@ -256,7 +262,9 @@ class Consuming(Access):
             args += _forwarded(outcome.forwards, targets)
         places = [key for name in (stage.name, *targets) for key in self._keys.place(name, partition)]
         keys = [*places, self._keys.dead(stage.name, partition), self._keys.letters(stage.name, partition)]
-        return [reply == 1 for reply in await scripts.bury(self._wire, keys, args)]
+        mine = [reply == 1 for reply in await scripts.bury(self._wire, keys, args)]
+        self._count_forwards(outcome.forwards for (_, outcome), ours in zip(dead, mine, strict=True) if ours)
+        return mine
 
 
 def _held_for(delivery: Delivery) -> int:

@@ -146,7 +146,12 @@ class Producing(Access):
             if isinstance(error.__cause__, OutOfMemoryError):  # the guard looks now and then only
                 return [Added(None, refusal=NO_MEMORY)] * len(offers)
             raise
-        found = {name: iter(_added(name, partition, reply)) for name, reply in zip(names, replies, strict=True)}
+        answers = {name: _added(name, partition, reply) for name, reply in zip(names, replies, strict=True)}
+        if self._figures:
+            for name, added in answers.items():
+                new = sum(1 for one in added if one.id and not one.duplicate)
+                self._figures.sent(self.pipeline.stage(name), new)
+        found = {name: iter(added) for name, added in answers.items()}
         return [next(found[offer[0]]) for offer in offers]
 
     async def cancel(self, job: JobId) -> Literal["cancelled", "cancelling"]:

@@ -80,6 +80,7 @@ class Note:
 
 
 Pick = tuple[Note, int]
+Measure = Callable[[float, float], None]  # told of a call: the seconds it took, and those of what it heard
 
 
 class Batcher:
@@ -91,8 +92,10 @@ class Batcher:
     alone, and so are all clips of a call that fails: no note fails for its neighbours.
     """
 
-    def __init__(self, model: Model, *, size: int, wait: float, calls: int = 1) -> None:
-        self._model = model
+    def __init__(
+        self, model: Model, *, size: int, wait: float, calls: int = 1, measure: Measure = lambda *_: None
+    ) -> None:
+        self._model, self._measure = model, measure
         self._size, self._wait, self._calls = size, wait, calls
         self._threads = ThreadPoolExecutor(calls, thread_name_prefix="whisper")
         self._line: list[Note] = []
@@ -138,8 +141,11 @@ class Batcher:
                 self._begin(picks)
                 self._start_caller()  # for those who are left
                 started = time.monotonic()
-                await self._call(picks)
-                self._end(picks, time.monotonic() - started)
+                heard = await self._call(picks)
+                took = time.monotonic() - started
+                if heard:
+                    self._measure(took, heard)
+                self._end(picks, took)
         finally:
             # Here, and not when the task is done: who comes in between would wait for a caller that has gone.
             self._callers.remove(cast("asyncio.Task[None]", asyncio.current_task()))
@@ -160,8 +166,9 @@ class Batcher:
             self._line.remove(note)
             self._line.append(note)
 
-    async def _call(self, picks: Sequence[Pick]) -> None:
-        """One call of the model for clips that go together."""
+    async def _call(self, picks: Sequence[Pick]) -> float:
+        """One call of the model for clips that go together; how many seconds it heard, 0 where it only detected
+        their language, or failed."""
         note, index = picks[0]
         clips = [of.clips[at] for of, at in picks]
         try:
@@ -170,7 +177,8 @@ class Batcher:
                 for (of, at), found in zip(picks, languages, strict=True):
                     of.language, of.probability = found
                     of.waiting.insert(0, at)
-            elif index in note.alone:
+                return 0.0
+            if index in note.alone:
                 asked = clips[0], note.language, note.vocabulary, note.stop
                 note.take(index, Heard(await self._blocking(self._model.hear_alone, *asked)))
             else:
@@ -179,6 +187,8 @@ class Batcher:
                     of.take(at, one)
         except Exception as error:  # noqa: BLE001 - whatever it is, it may be one clip's fault
             self._failed(picks, error)
+            return 0.0
+        return sum(clip.end - clip.start for clip in clips)
 
     async def _blocking(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)

@@ -1,11 +1,13 @@
 """The Transcriber on faster-whisper: decode, cut into clips, wait for the model, put the words together."""
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from pipeline import metrics
 from stages.audio.batcher import Batcher, Note
 from stages.audio.decode import RATE, decode
 from stages.audio.model import Clip, SpeechModel
@@ -16,6 +18,38 @@ T = TypeVar("T")
 PREPARING = 2  # notes being decoded at a time: the model keeps the cores busy
 # Decoded audio and its features take 0.1 MB a second.
 MOST_DECODED = 3600.0  # seconds at a time; those that are being decoded may come on top
+# Upper bounds of buckets of the real-time factor.
+FACTORS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Figures:
+    """What is told of a model's work. The real-time factor is a call's, for all clips that share it: what
+    counts is the machine's work, not how long a note waited for others."""
+
+    def __init__(self, model: SpeechModel) -> None:
+        self._model = model
+        meter = metrics.meter()
+        self._factor = meter.create_histogram(
+            "riacho.transcription.real_time_factor",
+            unit="1",
+            description="Seconds that a call of the model took for each second of audio that it heard.",
+            explicit_bucket_boundaries_advisory=FACTORS,
+        )
+        self._audio = meter.create_counter(
+            "riacho.transcription.audio", unit="s", description="Seconds of voice notes that were transcribed."
+        )
+
+    def called(self, took: float, heard: float) -> None:
+        """A call of the model took so many seconds, for so many of audio."""
+        self._factor.record(took / heard, self._about)
+
+    def heard(self, seconds: float) -> None:
+        """A note of so many seconds is transcribed."""
+        self._audio.add(seconds, self._about)
+
+    @functools.cached_property
+    def _about(self) -> dict[str, str]:
+        return {"model": self._model.name, "device": self._model.device}
 
 
 class WhisperTranscriber:
@@ -38,7 +72,10 @@ class WhisperTranscriber:
     ) -> None:
         self._model = model
         self._language = language
-        self._batcher = Batcher(model, size=batch_size, wait=batch_wait, calls=model.calls)
+        self._figures = Figures(model)
+        self._batcher = Batcher(
+            model, size=batch_size, wait=batch_wait, calls=model.calls, measure=self._figures.called
+        )
         self._timeout, self._timeout_factor = timeout, timeout_factor
         self._duration_limit = duration_limit
         self._preparing = asyncio.Semaphore(PREPARING)
@@ -74,6 +111,7 @@ class WhisperTranscriber:
                 await self._batcher.hear(note, report)
         finally:
             self._hold(-duration)
+        self._figures.heard(duration)
         return Transcript(
             text=" ".join(filter(None, (segment.text for segment in note.segments))),
             language=note.language or "",

@@ -7,14 +7,15 @@ import io
 import re
 from contextlib import suppress
 from types import TracebackType
-from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import aiohttp
 import msgspec
 from yarl import URL
 
+from pipeline import metrics
 from stages.notification.codes import error_of, shown
-from stages.notification.errors import OutcomeUnknown, Retryable, SenderPaused
+from stages.notification.errors import NotSent, OutcomeUnknown, Retryable, SenderPaused
 from stages.notification.phone import is_user_id
 from stages.outgoing import traced
 
@@ -142,6 +143,12 @@ class CloudApi:
 
     def __init__(self, timeout: float = 20.0) -> None:
         self._timeout = timeout
+        self._requests = metrics.meter().create_counter(
+            "riacho.whatsapp.requests",
+            unit="{request}",
+            description="Calls by outcome: accepted, Meta's error code, http_<status>, timeout, unreachable.",
+        )
+        self._few = metrics.Few()
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(
@@ -209,14 +216,24 @@ class CloudApi:
         try:
             async with self._http.request(method, url, data=data, headers=login, allow_redirects=False) as answer:
                 if answer.status // 100 == 2:
-                    return await _body(answer)
-                await _raise(answer, sender.token)
+                    body = await _body(answer)
+                    self._count("accepted")
+                    return body
+                error = await _error(answer)
+                self._count(str(error.code) if error else f"http_{answer.status}")
+                raise _meaning(error, answer, sender.token)
         except NOT_CONNECTED as error:
+            self._count("unreachable")
             raise Retryable(f"cannot connect to {url.host}: {type(error).__name__}") from None
         except TimeoutError:
+            self._count("timeout")
             raise OutcomeUnknown(f"{url.host} did not answer within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:  # its text may have the request in it
+            self._count("unreachable")
             raise OutcomeUnknown(f"the connection to {url.host} was lost: {type(error).__name__}") from None
+
+    def _count(self, outcome: str) -> None:
+        self._requests.add(1, {"outcome": self._few(outcome)})
 
 
 def _address(sender: Sender) -> URL:
@@ -260,14 +277,17 @@ def _read(answer: bytes, kind: type[T]) -> T:
         raise OutcomeUnknown("WhatsApp took the request, but its answer cannot be read") from None
 
 
-async def _raise(answer: aiohttp.ClientResponse, token: str) -> NoReturn:
-    """The error an answer stands for. Its status has been said, so losing the rest of it changes nothing."""
-    error = None
+async def _error(answer: aiohttp.ClientResponse) -> _Error | None:
+    """Meta's error, if the answer has one. Its status has been said, so losing the rest of it changes nothing."""
     with suppress(aiohttp.ClientError, OSError, OutcomeUnknown, ValueError, RecursionError):
-        error = msgspec.json.decode(await _body(answer), type=_Failed, strict=False).error
+        return msgspec.json.decode(await _body(answer), type=_Failed, strict=False).error
+    return None
+
+
+def _meaning(error: _Error | None, answer: aiohttp.ClientResponse, token: str) -> NotSent | OutcomeUnknown:
+    """The error an answer stands for."""
     if error:
-        detail = shown(error.text, token)
-        raise error_of(error.code, answer.status, detail, subcode=error.error_subcode)
+        return error_of(error.code, answer.status, shown(error.text, token), subcode=error.error_subcode)
     if answer.status >= 500 and answer.status != 503:  # not Meta's own words: a proxy gave up waiting, say
-        raise OutcomeUnknown(f"WhatsApp answered {answer.status}, and nothing about the message")
-    raise error_of(None, answer.status, shown(answer.reason or "", token))
+        return OutcomeUnknown(f"WhatsApp answered {answer.status}, and nothing about the message")
+    return error_of(None, answer.status, shown(answer.reason or "", token))

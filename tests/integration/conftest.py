@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -17,8 +18,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmarks.postgres import NotInstalled, address, cluster
 from config import Settings
-from pipeline import telemetry
+from config.metrics import provider_of
+from pipeline import metrics, telemetry
 from tests.desk import Client, Serve, WithSettings, service, settings_of
+from tests.figures import Figures
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -77,6 +80,15 @@ def trace_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sampler], InMemorySpa
 def spans(trace_by: Callable[[Sampler], InMemorySpanExporter]) -> InMemorySpanExporter:
     """What is traced during a test."""
     return trace_by(ALWAYS_ON)
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> Figures:
+    """What is measured during a test."""
+    reader = InMemoryMetricReader()
+    provider = provider_of("test", [reader])
+    monkeypatch.setattr(metrics, "provider", lambda: provider)
+    return Figures(reader)
 
 
 @pytest.fixture
