@@ -26,7 +26,7 @@ from pipeline.outcome import Ending
 from pipeline.stage import Batch
 from tests.support import Number, stage
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("knowing_no_secrets")]
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 JOB = "one.0.1795363715263-0"
@@ -274,9 +274,13 @@ def test_every_secret_of_the_settings_is_known_wherever_it_is() -> None:
     }
 
 
-def test_warnings_and_what_threads_and_the_loop_leave_uncaught_are_lines() -> None:
+def test_warnings_and_what_threads_the_loop_and_the_collector_meet_are_lines() -> None:
     def fail() -> None:
         raise ValueError("5511987654321")
+
+    class Fails:
+        def __del__(self) -> None:
+            fail()
 
     async def main() -> None:
         asyncio.get_running_loop().call_soon(fail)
@@ -288,12 +292,13 @@ def test_warnings_and_what_threads_and_the_loop_leave_uncaught_are_lines() -> No
         thread.start()
         thread.join()
         asyncio.run(main())
-    warned, threads, loops = map(json.loads, output.getvalue().splitlines())
+        Fails()
+    warned, threads, loops, unraisable = map(json.loads, output.getvalue().splitlines())
     assert (warned["logger"], warned["level"]) == ("py.warnings", "warning")
     assert "DeprecationWarning: an old way, ***21" in warned["message"]
     assert (threads["level"], threads["message"]) == ("critical", "lease ended by an error that nobody caught")
     assert (loops["logger"], loops["level"]) == ("asyncio", "error")
-    assert [line["exception"]["message"] for line in (threads, loops)] == ["***21"] * 2
+    assert [line["exception"]["message"] for line in (threads, loops, unraisable)] == ["***21"] * 3
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import base64
 import re
 import time
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import example, given
@@ -13,21 +12,12 @@ from hypothesis import strategies as st
 from pipeline import masking
 from pipeline.masking import masked
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("knowing_no_secrets")]
 
 # Without a to f: digits with such directly beside them may be part of a hash.
 WORDS = st.text(alphabet="lmnxyzáéõ ,:;=<>[]{}'\"!?\n\t/\\", max_size=30)
 DIGITS = "0123456789"
 BETWEEN = st.sampled_from(["", " ", "-", "\u00a0", "\u2011", "%20", "  ", " - "])
-
-
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """What a test has it know is not known in others."""
-    before = masking._known
-    masking._known = masking._Known()
-    yield
-    masking._known = before
 
 
 @st.composite
