@@ -103,9 +103,11 @@ def test_nobody_looks_at_grafana_without_a_password() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_spans_go_where_jaeger_takes_them(name: str) -> None:
-    endpoint = urlsplit(SERVICES[name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"])
-    assert endpoint.hostname == "jaeger"
+def test_spans_go_where_jaeger_takes_them_and_nothing_else_does(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    endpoint = urlsplit(environment["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+    assert (endpoint.hostname, endpoint.path) == ("jaeger", "/v1/traces")
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in environment
     assert JAEGER["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(f":{endpoint.port}")
 
 
