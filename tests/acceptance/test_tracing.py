@@ -1,13 +1,16 @@
 """The demo's chat as it is traced: by our own collector, and by Jaeger where there is one."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.jaeger import needs_jaeger, running, trace
 from tests.otlp import Seen, over_http, tree
 from tests.processes import environment, run
+from tests.support import eventually
 
 pytestmark = pytest.mark.acceptance
 
@@ -28,11 +31,12 @@ VOICE = {
         }
     }
 }
+MESSAGES = {"Olá, boa noite!": TEXT, "pedido-pizzas.ogg": VOICE, "obrigado.ogg": VOICE}
 
 
-def demo(folder: Path, endpoint: str) -> dict[str, str]:
+def demo(folder: Path, collector: str) -> dict[str, str]:
     """Runs it; by message, the traces whose addresses it prints."""
-    env = environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+    env = environment(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector}/v1/traces")
     ended = run("demo", "--data", str(folder), env=env)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
@@ -62,5 +66,19 @@ def test_each_message_of_the_demo_is_one_trace_from_its_webhook_to_its_reply(tmp
     with over_http() as collector:
         traces = demo(tmp_path, collector.address)
         spans = collector.spans
-    for message, wanted in {"Olá, boa noite!": TEXT, "pedido-pizzas.ogg": VOICE, "obrigado.ogg": VOICE}.items():
+    for message, wanted in MESSAGES.items():
         check([span for span in spans if span.trace == traces[message]], wanted)
+
+
+@needs_jaeger
+async def test_jaeger_shows_the_same(tmp_path: Path) -> None:
+    with running(tmp_path) as ports:
+        traces = await asyncio.to_thread(demo, tmp_path, f"http://127.0.0.1:{ports.http}")
+        for message, wanted in MESSAGES.items():
+
+            async def whole(id: str = traces[message]) -> list[Seen]:  # noqa: A002
+                """Jaeger takes up spans some time after they came."""
+                spans = trace(ports, id)
+                return spans if any(span.name == "POST whatsapp" for span in spans) else []
+
+            check(await eventually(whole, what="the whole trace"), wanted)

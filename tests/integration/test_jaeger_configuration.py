@@ -1,12 +1,8 @@
 """Jaeger itself takes deploy/jaeger.yaml, and shows spans as they were."""
 
-import contextlib
-import os
-import shutil
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import pytest
@@ -18,64 +14,19 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 
-from api.demo import free_port
-from tests.processes import stop
+from tests.jaeger import Ports, needs_jaeger, running
 from tests.support import eventually
 
-CONFIGURATION = Path(__file__).parent.parent.parent / "deploy/jaeger.yaml"
 SECOND = 1_000_000_000  # ns
 BEGAN = 1_700_000_000 * SECOND
 
-program = shutil.which("jaeger")
-
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(
-        not program, reason="no jaeger on PATH (v2; go build github.com/jaegertracing/jaeger/cmd/jaeger)"
-    ),
-]
-
-
-class Ports(NamedTuple):
-    """On loopback."""
-
-    http: int
-    grpc: int
-    query: int
-    other: int
-
-    @property
-    def options(self) -> list[str]:
-        """What moves Jaeger to these."""
-        places = {
-            "receivers.otlp.protocols.http.endpoint": f"127.0.0.1:{self.http}",
-            "receivers.otlp.protocols.grpc.endpoint": f"127.0.0.1:{self.grpc}",
-            "extensions.jaeger_query.http.endpoint": f"127.0.0.1:{self.query}",
-            "extensions.jaeger_query.grpc.endpoint": f"127.0.0.1:{self.other}",
-            "service.telemetry.metrics.level": "none",
-        }
-        return [f"--set={place}={value}" for place, value in places.items()]
-
-
-@contextlib.contextmanager
-def running(ports: Ports, log: IO[bytes]) -> Iterator[None]:
-    """Jaeger with the project's configuration; it ends well when it is asked to."""
-    assert program
-    command = [program, "--config", str(CONFIGURATION), *ports.options]
-    env = {**os.environ, "OTEL_TRACES_SAMPLER": "always_off"}
-    with subprocess.Popen(command, env=env, stdout=log, stderr=log) as process:
-        try:
-            yield
-            assert stop(process) == 0
-        finally:
-            process.kill()
+pytestmark = [pytest.mark.integration, needs_jaeger]
 
 
 @pytest_asyncio.fixture
 async def jaeger(tmp_path: Path) -> AsyncIterator[Ports]:
     """Where it listens; it is ready."""
-    ports = Ports(*(free_port() for _ in Ports._fields))
-    with (tmp_path / "jaeger.log").open("wb") as log, running(ports, log):
+    with running(tmp_path) as ports:
         await eventually(lambda: traces_of(ports, "nobody", at_all=True), deadline=30, what="Jaeger's start")
         yield ports
 
