@@ -105,7 +105,7 @@ class Observed:
             seen = self._watch.last(GOOD_FOR)
             families = _families(seen) if seen else ()
             return [
-                Observation(sample.value, sample.labels)
+                Observation(float(sample.value), sample.labels)
                 for family in families
                 if family.name == name
                 for sample in family.samples

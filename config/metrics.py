@@ -38,7 +38,7 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 HTTP, GRPC = "http/protobuf", "grpc"
 DEFAULT_ENDPOINTS = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317"}
 EXPORTERS = {"otlp", "prometheus", "none"}
-LAST_FLUSH = 1_500  # ms that a process which ends waits for the collector
+LAST_FLUSH = 1_000  # ms that a process which ends waits for the collector
 WARN_EVERY = 60.0  # seconds
 MOST_SERIES = 500  # of one instrument; what is over goes into one series of its own
 # Whatever else is said of a figure of ours goes no further: nobody else's number of values is known.

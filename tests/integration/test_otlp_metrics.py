@@ -2,17 +2,21 @@
 
 import contextlib
 import gzip
+import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc  # type: ignore[import-untyped] # its stubs are a package more, for three calls
 import pytest
+from opentelemetry import metrics as api_of_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -22,6 +26,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
     add_MetricsServiceServicer_to_server,
 )
 
+from config.metrics import metering
 from tests.processes import riacho, stop
 from tests.support import eventually
 
@@ -88,6 +93,90 @@ def over_grpc(received: Received) -> Iterator[str]:
     server.stop(None).wait()
 
 
+@pytest.mark.parametrize(("protocol", "collector"), [("http/protobuf", over_http), ("grpc", over_grpc)])
+async def test_a_worker_sends_its_figures_by_either_protocol(
+    env: dict[str, str], protocol: str, collector: Callable[..., Any]
+) -> None:
+    received = Received()
+    with collector(received) as endpoint, worker(env | sending_to(endpoint, protocol)) as process:
+        await received.until("riacho-worker", "riacho.worker.slots", "riacho.script.duration")
+        assert stop(process) == 0
+    about = received.resources["riacho-worker"]
+    assert about["deployment.environment.name"] == "test"
+    assert about["service.version"]
+    assert about["service.instance.id"]
+
+
+async def test_the_service_sends_what_it_sees_of_the_queues_too(env: dict[str, str]) -> None:
+    received = Received()
+    stages = ("jobs", "state", "oldest_waiting", "workers", "slots", "high_water_jobs", "low_water_jobs", "paused")
+    names = [f"riacho.stage.{name}" for name in (*stages, "demand_jobs", "added", "finished")]
+    with over_http(received) as endpoint:
+        settings = sending_to(endpoint) | {"RIACHO_HTTP_PORT": "0"}
+        with riacho("api", env=env | settings) as process:
+            await received.until("riacho-api", *names, "riacho.redis.memory_used", "riacho.redis.memory_limit")
+            assert stop(process) == 0
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+async def test_a_silent_collector_holds_up_no_end_and_costs_one_line(
+    env: dict[str, str], tmp_path: Path, protocol: str
+) -> None:
+    log = tmp_path / "worker.log"
+    with silent() as address, log.open("wb") as stderr:
+        settings = sending_to(f"http://user:secret@{address}", protocol) | {"OTEL_EXPORTER_OTLP_TIMEOUT": "0.5"}
+        with worker(env | settings, stderr) as process:
+            await eventually(lambda: says(log, "figures cannot be sent"), what="it being said", deadline=40)
+            await eventually(lambda: says(log, "working"), what="its start", deadline=40)
+            assert stop(process) == 0
+    lines = [line for line in log.read_text().splitlines() if " INFO " not in line]
+    assert len(lines) == 1, lines
+    assert f"WARNING config.metrics: figures cannot be sent to http://{address}" in lines[0]
+    assert "secret" not in log.read_text()
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("away", [False, True])
+def test_what_is_left_is_not_waited_for_longer_than_a_second_or_two(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, *, away: bool
+) -> None:
+    with silent() as address:
+        endpoint = "http://127.0.0.1:9" if away else f"http://{address}"
+        for name, value in sending_to(endpoint, protocol).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(api_of_metrics, "set_meter_provider", lambda _: None)
+        with metering("test", served=False) as made:
+            assert made.pushed
+            time.sleep(0.4)  # an export is under way
+            started = time.monotonic()
+        assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_METRICS_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_METRICS_EXPORTER": "prometheus"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9"}, False),
+        ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, True),
+    ],
+)
+def test_figures_are_sent_where_the_standard_variables_say_so(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, str], *, sent: bool
+) -> None:
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(api_of_metrics, "set_meter_provider", lambda _: None)
+    with metering("test", served=False) as made:
+        assert made.pushed is sent
+
+
 def sending_to(endpoint: str, protocol: str = "http/protobuf") -> dict[str, str]:
     return {
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{endpoint}/v1/metrics" if protocol != "grpc" else endpoint,
@@ -97,74 +186,18 @@ def sending_to(endpoint: str, protocol: str = "http/protobuf") -> dict[str, str]
     }
 
 
-@pytest.mark.parametrize(("protocol", "collector"), [("http/protobuf", over_http), ("grpc", over_grpc)])
-async def test_a_worker_sends_its_figures_by_either_protocol(
-    env: dict[str, str], protocol: str, collector: Callable[..., Any]
-) -> None:
-    received = Received()
-    with collector(received) as endpoint:
-        with riacho("worker", "--stages", "send-client", env=env | sending_to(endpoint, protocol)) as process:
-            await received.until("riacho-worker", "riacho.worker.slots", "riacho.script.duration")
-            assert stop(process) == 0
-    about = received.resources["riacho-worker"]
-    assert about["deployment.environment.name"] == "test"
-    assert about["service.version"]
-    assert about["service.instance.id"]
+@contextlib.contextmanager
+def silent() -> Iterator[str]:
+    """Where connections are taken, and nothing is said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-async def test_the_service_sends_what_it_sees_of_the_queues_too(env: dict[str, str]) -> None:
-    received = Received()
-    with over_http(received) as endpoint:
-        with riacho("api", env=env | sending_to(endpoint) | {"RIACHO_HTTP_PORT": "0"}) as process:
-            names = ("jobs", "state", "oldest_waiting", "workers", "slots", "high_water_jobs", "low_water_jobs")
-            more = ("paused", "demand_jobs", "added", "finished")
-            await received.until(
-                "riacho-api",
-                *(f"riacho.stage.{name}" for name in (*names, *more)),
-                *("riacho.redis.memory_used", "riacho.redis.memory_limit"),
-            )
-            assert stop(process) == 0
+def worker(
+    env: dict[str, str], stderr: IO[bytes] | None = None
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    return riacho("worker", "--stages", "send-client", env=env, stderr=stderr)
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-@pytest.mark.parametrize("answers", [False, True])
-async def test_a_collector_that_is_away_or_silent_holds_up_no_end_and_costs_one_line(
-    env: dict[str, str], tmp_path: Path, protocol: str, *, answers: bool
-) -> None:
-    log = tmp_path / "worker.log"
-    with contextlib.ExitStack() as stack:
-        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # takes connections, and says nothing
-        endpoint = f"http://user:secret@127.0.0.1:{silent.getsockname()[1]}"
-        if not answers:
-            silent.close()
-        settings = sending_to(endpoint, protocol) | {"OTEL_EXPORTER_OTLP_TIMEOUT": "1" if answers else "10"}
-        stderr = stack.enter_context(log.open("wb"))
-        process = stack.enter_context(
-            riacho("worker", "--stages", "send-client", env=env | settings, stderr=stderr)
-        )
-
-        async def said() -> bool:
-            return "figures cannot be sent" in log.read_text()
-
-        await eventually(said, what="it being said", deadline=40)
-        started = time.monotonic()
-        assert stop(process) == 0
-        assert time.monotonic() - started < 4  # of which a worker itself takes its part
-    lines = [line for line in log.read_text().splitlines() if " INFO " not in line]
-    assert len(lines) == 1, lines
-    assert "WARNING config.metrics: figures cannot be sent to http://127.0.0.1:" in lines[0]
-    assert "secret" not in log.read_text()
-
-
-async def test_nothing_is_sent_where_the_exporter_is_none_or_the_sdk_disabled(env: dict[str, str]) -> None:
-    received = Received()
-    with over_http(received) as endpoint:
-        for off in ({"OTEL_METRICS_EXPORTER": "none"}, {"OTEL_SDK_DISABLED": "true"}):
-            with riacho("worker", "--stages", "send-client", env=env | sending_to(endpoint) | off) as process:
-                await eventually(lambda: _has_threads(process.pid), what="its start")
-                assert stop(process) == 0
-    assert received.names == {}
-
-
-async def _has_threads(pid: int) -> bool:
-    return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+async def says(log: Path, words: str) -> bool:
+    return words in log.read_text()

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api.__main__ import app
-from api.processes import sharing_cores
+from api.processes import UP, _environments, sharing_cores
 from config import load, replaced
 
 pytestmark = pytest.mark.unit
@@ -26,3 +26,11 @@ def test_workers_share_the_cores_unless_told_otherwise(
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     settings = replaced(load(environ={}), audio={"threads": threads})
     assert sharing_cores(settings, count).audio.threads == given
+
+
+@pytest.mark.parametrize(("port", "given"), [(9464, ["9464", "9465"]), (0, ["0", "0"])])
+def test_each_worker_has_a_port_of_its_own_for_its_figures(port: int, given: list[str]) -> None:
+    settings = replaced(load(environ={}), metrics={"port": port})
+    environments = _environments(settings, UP)
+    assert [environments[name]["RIACHO_METRICS_PORT"] for name in ("worker", "transcriber")] == given
+    assert environments.keys() == UP.keys()
