@@ -31,6 +31,6 @@ def test_workers_share_the_cores_unless_told_otherwise(
 @pytest.mark.parametrize(("port", "given"), [(9464, ["9464", "9465"]), (0, ["0", "0"])])
 def test_each_worker_has_a_port_of_its_own_for_its_figures(port: int, given: list[str]) -> None:
     settings = replaced(load(environ={}), metrics={"port": port})
-    environments = _environments(settings, UP)
+    environments = _environments(settings, UP, {})
     assert [environments[name]["RIACHO_METRICS_PORT"] for name in ("worker", "transcriber")] == given
     assert environments.keys() == UP.keys()
