@@ -6,6 +6,7 @@ from aiohttp import web
 from opentelemetry.metrics import Meter
 
 from api.problems import Handler
+from pipeline import conventions as names
 from pipeline import metrics
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -46,5 +47,5 @@ class HttpFigures:
 
 
 def _attributes(method: str, route: str, status: int) -> Attributes:
-    found: Attributes = {"http.request.method": method, "http.response.status_code": status}
-    return found | ({"http.route": route} if route else {})
+    found: Attributes = {names.METHOD: method, names.STATUS: status}
+    return found | ({names.ROUTE: route} if route else {})

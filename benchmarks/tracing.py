@@ -109,7 +109,7 @@ def _variables(collector: str, share: str | None) -> dict[str, str]:
     if share is None:
         return {"OTEL_SDK_DISABLED": "true"}
     sampler = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": share}
-    return {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, **sampler}
+    return {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector}/v1/traces", **sampler}
 
 
 async def _contestant(stack: AsyncExitStack, settings: Settings, variables: dict[str, str]) -> Contestant:

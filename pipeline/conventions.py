@@ -27,3 +27,8 @@ RETRY_AFTER = "riacho.retry_after"  # seconds
 KEPT = "riacho.kept"  # why a span is exported that was not sampled
 
 REDIS_STREAMS = "redis_streams"
+
+
+def messaging(operation: str, destination: str) -> dict[str, str]:
+    """What is said of an operation (send, process) on a stage, `destination` being its full name."""
+    return {SYSTEM: REDIS_STREAMS, OPERATION: operation, DESTINATION: destination}

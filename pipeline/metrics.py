@@ -22,17 +22,13 @@ from opentelemetry.metrics import (
     Observation,
 )
 
+from pipeline import conventions as names
 from pipeline.keys import GROUP
 from pipeline.message import Delivery, now_ms
 from pipeline.outcome import Bury, Ending, Retry, Settled
 from pipeline.stage import Stage
 
 SCOPE = "riacho"
-SYSTEM, SYSTEM_NAME = "messaging.system", "redis_streams"
-OPERATION = "messaging.operation.name"
-DESTINATION = "messaging.destination.name"
-CONSUMER_GROUP = "messaging.consumer.group.name"
-ERROR_TYPE = "error.type"
 OTHER = "_OTHER"  # as the conventions call a value that is one too many
 
 # Upper bounds of buckets: from half a millisecond to ten minutes, from one to a thousand.
@@ -116,7 +112,7 @@ class _Stage:
 
     def __init__(self, stage: Stage) -> None:
         self.labels = labels(stage)
-        self.process = messaging("process", stage) | {CONSUMER_GROUP: GROUP.decode()}
+        self.process = names.messaging("process", stage.full_name) | {names.GROUP: GROUP.decode()}
         self.started = 0
         self._outcomes: dict[str, dict[str, str]] = {}
         self._failures = {"": self.process}
@@ -130,7 +126,7 @@ class _Stage:
     def processed(self, failure: str) -> Attributes:
         if failure not in self._failures:
             failure = self._few(failure)
-            self._failures[failure] = self.process | {ERROR_TYPE: failure}
+            self._failures[failure] = self.process | {names.ERROR: failure}
         return self._failures[failure]
 
 
@@ -253,7 +249,7 @@ class Sending:
     def sent(self, stage: Stage, count: int) -> None:
         """So many jobs were added to a stage."""
         if stage.full_name not in self._stages:
-            self._stages[stage.full_name] = messaging("send", stage)
+            self._stages[stage.full_name] = names.messaging("send", stage.full_name)
         _add(self._sent, count, self._stages[stage.full_name])
 
     def called(self, attributes: Attributes, started: float) -> None:
@@ -264,11 +260,6 @@ class Sending:
 def labels(stage: Stage) -> dict[str, str]:
     """A stage as our own figures name it."""
     return {"queue": stage.queue, "stage": stage.name}
-
-
-def messaging(operation: str, stage: Stage) -> dict[str, str]:
-    """A stage as the conventions name it."""
-    return {SYSTEM: SYSTEM_NAME, OPERATION: operation, DESTINATION: stage.full_name}
 
 
 def _sizes(meter: Meter, name: str, description: str) -> Histogram:

@@ -254,9 +254,4 @@ def _processing(stage: "Stage") -> dict[str, Any]:
 
 
 def _where(stage: "Stage", operation: str) -> dict[str, Any]:
-    return {
-        names.SYSTEM: names.REDIS_STREAMS,
-        names.OPERATION: operation,
-        names.OPERATION_TYPE: operation,
-        names.DESTINATION: stage.full_name,
-    }
+    return names.messaging(operation, stage.full_name) | {names.OPERATION_TYPE: operation}

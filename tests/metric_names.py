@@ -46,7 +46,7 @@ COUNTERS_AND_GAUGES = frozenset(
     }
 )
 
-# Of OTel's SDK itself, with OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED=true.
+# Of OTel's SDK itself, where spans are exported.
 OF_THE_SDK = frozenset({"otel_sdk_exporter_span_exported_total", "otel_sdk_processor_span_processed_total"})
 
 METRIC_NAMES = OF_THE_API | HISTOGRAMS | COUNTERS_AND_GAUGES | OF_THE_SDK

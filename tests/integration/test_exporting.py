@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from config.telemetry import KEPT
 from pipeline import conventions
@@ -18,7 +19,10 @@ pytestmark = pytest.mark.integration
 PROGRAM = """
 import sys, time
 from config import SettingsError, telemetry
+from config.metrics import set_up_metrics
 from opentelemetry import trace
+from prometheus_client import generate_latest
+_, metering = set_up_metrics("worker", served=True)
 try:
     telemetry.set_up("worker")
 except SettingsError as error:
@@ -27,12 +31,15 @@ tracer, began = trace.get_tracer("test"), time.monotonic()
 for number in range(int(sys.argv[1])):
     tracer.start_span(f"span {number}").end()
 print(time.monotonic() - began, flush=True)
+if "count" in sys.argv:
+    trace.get_tracer_provider().force_flush()
+    print(generate_latest(metering.registry).decode())
 """
 
 
-def export(count: int, **variables: str) -> "subprocess.CompletedProcess[str]":
+def export(count: int, *more: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """A process that makes so many spans and ends."""
-    command = [sys.executable, "-c", PROGRAM, str(count)]
+    command = [sys.executable, "-c", PROGRAM, str(count), *more]
     return subprocess.run(
         command, env=environment(**variables), capture_output=True, text=True, timeout=30, check=False
     )
@@ -82,6 +89,24 @@ def test_a_collector_that_takes_nothing_holds_up_nobody(
     assert took < 20, "the process does not wait for what nobody takes"
     assert len(ended.stderr.splitlines()) <= 2, ended.stderr
     assert collector.spans == []
+
+
+def test_spans_that_are_dropped_are_counted() -> None:
+    with over_http(lambda: 400) as collector:
+        ended = export(20_000, "count", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.address}/v1/traces")
+    figures = ended.stdout.partition("\n")[2]
+    totals = dict.fromkeys(("queue_full", "refused", "handed on"), 0.0)
+    for family in text_string_to_metric_families(figures):
+        for sample in family.samples:
+            error = sample.labels.get("error_type", "")
+            if sample.name == "otel_sdk_processor_span_processed_total":
+                totals[error or "handed on"] += sample.value
+            if sample.name == "otel_sdk_exporter_span_exported_total" and error:
+                totals["refused"] += sample.value
+    # The SDK looks whether its queue is full, and then adds: what is taken from it in between counts twice.
+    assert 20_000 <= totals["queue_full"] + totals["handed on"] < 20_200
+    assert totals["refused"] == totals["handed on"] > 0
+    assert totals["queue_full"] > 0
 
 
 @pytest.mark.parametrize(

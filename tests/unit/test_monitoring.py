@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.metric_names import HISTOGRAMS, METRIC_NAMES
+from tests import figures
+from tests.metric_names import HISTOGRAMS, METRIC_NAMES, OF_THE_SDK
 
 pytestmark = pytest.mark.unit
 
@@ -69,6 +70,11 @@ def run_promtool(*arguments: str | Path) -> None:
     assert promtool
     ran = subprocess.run([promtool, *arguments], capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_names_that_dashboards_may_use_are_those_that_are_measured() -> None:
+    measured = (figures.WORKER | figures.EVERYONE | figures.API).keys() - {"target_info"}
+    assert {name.removesuffix("_total") for name in METRIC_NAMES - OF_THE_SDK} == measured
 
 
 @pytest.mark.parametrize(
