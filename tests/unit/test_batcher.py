@@ -358,3 +358,13 @@ def test_whatever_comes_every_note_gets_its_own_words_and_none_waits_for_ever(
         assert bool(error) == fails
         assert fails or one.segments == all_said(one)
     assert all(len(call) <= size for call in model.calls)
+
+
+async def test_a_call_is_measured_by_all_the_audio_that_it_heard_and_detecting_is_not() -> None:
+    model = Model()
+    model.takes = 0.05
+    told: list[tuple[float, int]] = []
+    batcher = Batcher(model, size=8, wait=0.2, measure=lambda took, heard: told.append((took, round(heard))))
+    assert await hear_all(batcher, [note("a", 5), note("b", 6, language=None)]) == [None, None]
+    assert sum(heard for _, heard in told) == 11
+    assert all(0.04 < took < 20 for took, _ in told)
