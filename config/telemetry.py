@@ -55,10 +55,10 @@ def set_up(process: str) -> None:
     """Export spans, over OTLP if an endpoint is configured. `process` is the kind: api, worker.
 
     Raises SettingsError."""
+    os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")  # that count what is dropped
     exporter = _exporter(os.environ)
     if exporter is None:
         return
-    os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")  # it counts what it drops
     provider = TracerProvider(_sampler(os.environ), resource(process), shutdown_on_exit=False)
     processor = BatchSpanProcessor(exporter)
     provider.add_span_processor(processor)

@@ -22,11 +22,11 @@ from config import SettingsError, telemetry
 from config.metrics import set_up_metrics
 from opentelemetry import trace
 from prometheus_client import generate_latest
-_, metering = set_up_metrics("worker", served=True)
 try:
     telemetry.set_up("worker")
 except SettingsError as error:
     sys.exit(str(error))
+_, metering = set_up_metrics("worker", served=True)
 tracer, began = trace.get_tracer("test"), time.monotonic()
 for number in range(int(sys.argv[1])):
     tracer.start_span(f"span {number}").end()
