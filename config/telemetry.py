@@ -7,10 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    ConsoleSpanExporter,
+    SpanExporter,
+    SpanExportResult,
+)
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
@@ -60,7 +65,7 @@ def set_up(process: str) -> None:
     if exporter is None:
         return
     provider = TracerProvider(_sampler(os.environ), resource(process), shutdown_on_exit=False)
-    processor = BatchSpanProcessor(exporter)
+    processor = BatchSpanProcessor(Counting(exporter))
     provider.add_span_processor(processor)
     atexit.register(_say_last_words, processor)
     for logger in LOGGERS:
@@ -108,6 +113,29 @@ def _exporter(environ: Mapping[str, str]) -> SpanExporter | None:
 
 def _endpoint(environ: Mapping[str, str]) -> str:
     return next(filter(None, map(environ.get, ENDPOINTS)), "")
+
+
+class Counting(SpanExporter):
+    """Exports as another does, and counts what that cannot get rid of: by the SDK's own count spans that a collector
+    refuses were exported."""
+
+    def __init__(self, other: SpanExporter) -> None:
+        self._other = other
+        self._refused = metrics.get_meter("riacho").create_counter(
+            "riacho.spans.refused", unit="{span}", description="Spans that their collector did not take."
+        )
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._other.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            self._refused.add(len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        self._other.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._other.force_flush(timeout_millis)
 
 
 class Seldom(logging.Filter):

@@ -37,6 +37,7 @@ EVERYONE = {
     },
     "target_info": None,  # what the process is: OTel's resource
 }
+TRACING: dict[str, set[str]] = {"riacho_spans_refused": set()}  # where spans are exported
 API: dict[str, set[str]] = {
     "riacho_stage_jobs": {"queue", "stage", "state"},
     "riacho_stage_state": {"queue", "stage", "state"},

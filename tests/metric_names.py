@@ -39,6 +39,7 @@ COUNTERS_AND_GAUGES = frozenset(
         "riacho_job_retries_total",
         "riacho_jobs_ended_total",
         "riacho_jobs_started_total",
+        "riacho_spans_refused_total",
         "riacho_transcription_audio_seconds_total",
         "riacho_whatsapp_requests_total",
         "riacho_worker_busy",
@@ -47,6 +48,6 @@ COUNTERS_AND_GAUGES = frozenset(
 )
 
 # Of OTel's SDK itself, where spans are exported.
-OF_THE_SDK = frozenset({"otel_sdk_exporter_span_exported_total", "otel_sdk_processor_span_processed_total"})
+OF_THE_SDK = frozenset({"otel_sdk_processor_span_processed_total"})
 
 METRIC_NAMES = OF_THE_API | HISTOGRAMS | COUNTERS_AND_GAUGES | OF_THE_SDK
