@@ -60,10 +60,10 @@ def set_up(process: str) -> None:
     """Export spans, over OTLP if an endpoint is configured. `process` is the kind: api, worker.
 
     Raises SettingsError."""
-    os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")  # that count what is dropped
-    exporter = _exporter(os.environ)
-    if exporter is None:
+    if _kind(os.environ) == "none":
         return
+    os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")  # they count what is dropped
+    exporter = _exporter(os.environ)
     provider = TracerProvider(_sampler(os.environ), resource(process), shutdown_on_exit=False)
     processor = BatchSpanProcessor(Counting(exporter))
     provider.add_span_processor(processor)
@@ -88,13 +88,11 @@ def _kind(environ: Mapping[str, str]) -> str:
     return "none" if disabled or (kind == "otlp" and not _endpoint(environ)) else kind
 
 
-def _exporter(environ: Mapping[str, str]) -> SpanExporter | None:
+def _exporter(environ: Mapping[str, str]) -> SpanExporter:
     """Those of OTLP are imported only when asked for: each brings a client that other processes do without."""
     kind = _kind(environ)
     protocol = next(filter(None, map(environ.get, PROTOCOLS)), "http/protobuf")
     match kind, protocol:
-        case "none", _:
-            return None
         case "console", _:
             return ConsoleSpanExporter()
         case _, "http/protobuf":
@@ -116,7 +114,7 @@ def _endpoint(environ: Mapping[str, str]) -> str:
 
 
 class Counting(SpanExporter):
-    """Exports as another does, and counts what that cannot get rid of: by the SDK's own count spans that a collector
+    """Exports as another does, and counts what it could not: by the SDK's own count, spans that a collector
     refuses were exported."""
 
     def __init__(self, other: SpanExporter) -> None:
