@@ -30,6 +30,7 @@ from opentelemetry.sdk.metrics.view import View
 from prometheus_client import CollectorRegistry
 
 from config.resource import resource
+from config.tallies import Tallying
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ DEFAULT_ENDPOINTS = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317
 EXPORTERS = {"otlp", "prometheus", "none"}
 LAST_FLUSH = 1_000  # ms that a process which ends waits for the collector
 WARN_EVERY = 60.0  # seconds
+SCOPE = "riacho"  # the meter of our own figures
 MOST_SERIES = 500  # of one instrument; what is over goes into one series of its own
 # Whatever else is said of a figure of ours goes no further: nobody else's number of values is known.
 ATTRIBUTES = {
@@ -101,16 +103,16 @@ def set_up_metrics(process: str, *, served: bool) -> tuple[MeterProvider | None,
 
 
 def provider_of(process: str, readers: Sequence[MetricReader]) -> MeterProvider:
-    """A provider as ours are: with bounds on what may be said of a figure."""
-    # Which example of a figure belongs to which trace: kept at a cost a job, and Prometheus' reader drops them.
-    asked_for = "OTEL_METRICS_EXEMPLAR_FILTER" in os.environ
-    return MeterProvider(
-        metric_readers=readers,
-        resource=resource(process),
-        exemplar_filter=None if asked_for else AlwaysOffExemplarFilter(),
-        shutdown_on_exit=False,
-        views=[View(instrument_name="*", meter_name="riacho", attribute_keys=ATTRIBUTES)],
-    )
+    """A provider as ours are: with bounds on what may be said of a figure, and histograms that cost little."""
+    options: dict[str, Any] = {
+        "metric_readers": readers,
+        "resource": resource(process),
+        "shutdown_on_exit": False,
+        "views": [View(instrument_name="*", meter_name=SCOPE, attribute_keys=ATTRIBUTES)],
+    }
+    if "OTEL_METRICS_EXEMPLAR_FILTER" in os.environ:  # which example of a figure belongs to which trace
+        return MeterProvider(**options)
+    return Tallying(SCOPE, ATTRIBUTES, MOST_SERIES, exemplar_filter=AlwaysOffExemplarFilter(), **options)
 
 
 def _prometheus(registry: CollectorRegistry) -> MetricReader:

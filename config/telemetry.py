@@ -64,7 +64,11 @@ def set_up(process: str) -> None:
         return
     os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")  # they count what is dropped
     exporter = _exporter(os.environ)
-    provider = TracerProvider(_sampler(os.environ), resource(process), shutdown_on_exit=False)
+    # Its own count of spans costs more than those that are not sampled.
+    uncounted = metrics.NoOpMeterProvider()
+    provider = TracerProvider(
+        _sampler(os.environ), resource(process), shutdown_on_exit=False, meter_provider=uncounted
+    )
     processor = BatchSpanProcessor(Counting(exporter))
     provider.add_span_processor(processor)
     atexit.register(_say_last_words, processor)
