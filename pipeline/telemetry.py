@@ -18,6 +18,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 
 from pipeline import conventions as names
 from pipeline.masking import masked
+from pipeline.message import TRACEPARENT
 from pipeline.outcome import Bury, Ending, Retry, Settled, Throttled
 
 if TYPE_CHECKING:
@@ -235,14 +236,10 @@ def _waited(entry: bytes, until_ns: int) -> float:
 
 def _context(traceparent: str) -> SpanContext:
     """What a traceparent says; an invalid context where it is none."""
-    parts = traceparent.split("-")
-    if len(parts) != 4:
+    if not TRACEPARENT.fullmatch(traceparent):
         return trace.INVALID_SPAN_CONTEXT
-    try:
-        numbers = [int(part, 16) for part in parts]
-    except ValueError:
-        return trace.INVALID_SPAN_CONTEXT
-    return SpanContext(numbers[1], numbers[2], is_remote=True, trace_flags=TraceFlags(numbers[3]))
+    _, trace_id, span_id, flags = traceparent.split("-")[:4]
+    return SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags[:2], 16)))
 
 
 def _links(*contexts: SpanContext | None) -> list[Link]:

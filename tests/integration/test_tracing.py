@@ -12,6 +12,8 @@ from opentelemetry.trace import SpanKind
 
 from config.telemetry import Keeping
 from pipeline import Context, Done, Job, JobId, Pipeline, Retry, telemetry
+from pipeline.keys import Keys
+from pipeline.message import seal
 from pipeline.stage import Batch
 from tests.desk import Client, Serve
 from tests.otlp import Seen, seen, tree
@@ -287,3 +289,23 @@ async def test_a_webhook_s_sender_cannot_say_what_is_traced(serve: Serve, spans:
     (span,) = of(spans)
     assert span.trace != CLIENT.split("-")[1]
     assert (span.attributes["http.response.status_code"], span.error) == (401, None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("", "00", "no trace", "00-1-2-01", f"00-{'0' * 32}-{'1' * 16}-01", f"00-{'1' * 32}-{'0' * 16}-01"),
+        *(CLIENT.upper(), CLIENT.replace("4", "\u0664"), f"{CLIENT[:3]}{'f' * 5000}-{'1' * 16}-01", CLIENT[:-1]),
+    ],
+)
+async def test_a_trace_that_is_none_begins_a_new_one(
+    connector: Connector, spans: InMemorySpanExporter, redis: Any, namespace: str, said: str
+) -> None:
+    pipeline = Pipeline([stage("one", ok)])
+    connect = connector(pipeline)
+    async with connect() as broker, working(connect, pipeline):
+        body = seal(Job(stage="one", payload=Number(1)), said)
+        entry = await redis.xadd(Keys(namespace).stream("one", 0), {"e": body})
+        await until(broker, JobId("one", 0, entry.decode()), "completed")
+    (tried,) = of(spans)
+    assert (tried.parent, tried.links) == ("", ())
