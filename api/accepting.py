@@ -161,7 +161,7 @@ class Accepting:
                     self._access.count(passed.caller or place)
                 self._submit(job, caller)
             return job
-        except (Problem, RiachoError, ValueError, RecursionError):  # found again there, and answered
+        except (Problem, RiachoError, ValueError, RecursionError, OverflowError):  # found again there
             return None
 
     def _submit(self, job: Job, caller: "Lane") -> None:
@@ -169,7 +169,7 @@ class Accepting:
             self._broker.submit(job, caller)
             return
         caller.span = tracing.begin(ROUTE)
-        with trace.use_span(caller.span):
+        with trace.use_span(caller.span, record_exception=False, set_status_on_exception=False):
             self._broker.submit(job, caller)
 
     def response(self, job: Job, added: Added, scheme: str) -> bytes:
@@ -225,6 +225,8 @@ class Lane:
 
     def leave(self) -> None:
         """Nobody waits any more: what is not on its way yet is not added."""
+        if self.span:
+            self.span.end()
         self.answering = self.span = None
         if self._answered:
             self._answered.set_result(None)
@@ -258,6 +260,7 @@ class Lane:
     def _tell(self, status: int) -> None:
         if self.span:
             tracing.end(self.span, status)
+            self.span = None
         if figures := self._accepting.figures:
             figures.took("POST", ROUTE, status, self._began)
 

@@ -1,6 +1,7 @@
 """Which texts are secret by the settings, so that the log can leave them out."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -24,8 +25,9 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     found = {part for secret in _secrets(settings) for part in _parts(secret.reveal())}
     found.update(environ.get(name, "") for name in VARIABLES)
     for name in HEADERS:
-        pairs = (pair.partition("=") for pair in environ.get(name, "").split(","))
-        found.update(form.strip() for _, _, value in pairs for form in (value, unquote(value)))
+        # Where it is written as in HTTP, too: that is wrong, and the SDK says so with all of it.
+        pairs = (re.split("[=:]", pair, maxsplit=1) for pair in environ.get(name, "").split(","))
+        found.update(form.strip() for _, *values in pairs for value in values for form in (value, unquote(value)))
     return found - {""}
 
 

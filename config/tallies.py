@@ -35,7 +35,7 @@ class Tallying(MeterProvider):
 
     def __init__(self, scope: str, allowed: Collection[str], most: int, **options: Any) -> None:
         self._scope, self._allowed, self._most = scope, allowed, most
-        self._tallies: list[Tally] = []
+        self._tallies: dict[str, Tally] = {}
         super().__init__(**options)
         readers: Sequence[MetricReader] = options["metric_readers"]
         for reader in readers:  # as the SDK does itself; it has no place for what others measured
@@ -56,14 +56,14 @@ class Tallying(MeterProvider):
         *,
         explicit_bucket_boundaries_advisory: Sequence[float] | None = None,
     ) -> Histogram:
-        tally = Tally(name, unit, description, explicit_bucket_boundaries_advisory)
-        tally.bound(self._allowed, self._most)
-        self._tallies.append(tally)
-        return tally
+        if name not in self._tallies:
+            self._tallies[name] = Tally(name, unit, description, explicit_bucket_boundaries_advisory)
+            self._tallies[name].bound(self._allowed, self._most)
+        return self._tallies[name]
 
     def _collect(self, reader: MetricReader, timeout_millis: float = 10_000) -> MetricsData | None:
         data = self._measurement_consumer.collect(reader, timeout_millis)
-        ours = [metric for tally in self._tallies if (metric := tally.metric())]
+        ours = [metric for tally in list(self._tallies.values()) if (metric := tally.metric())]
         if not ours:
             return data
         resource = data.resource_metrics[0] if data else ResourceMetrics(self._sdk_config.resource, [], "")

@@ -63,6 +63,13 @@ def set_up(process: str) -> None:
     if _kind(os.environ) == "none":
         return
     os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")  # they count what is dropped
+    try:
+        _export(process)
+    except ValueError as error:
+        raise SettingsError(f"a variable OTEL_… cannot be used: {error}") from None
+
+
+def _export(process: str) -> None:
     exporter = _exporter(os.environ)
     # Its own count of spans costs more than those that are not sampled.
     uncounted = metrics.NoOpMeterProvider()
@@ -80,7 +87,11 @@ def set_up(process: str) -> None:
 def trace_url() -> str:
     """Where Jaeger shows a trace, `{traceId}` in place of its id, if spans go to a Jaeger; empty where they go
     nowhere."""
-    host = urlsplit(_endpoint(os.environ)).hostname
+    try:
+        host = urlsplit(_endpoint(os.environ)).hostname
+    except ValueError:
+        return ""
+    host = f"[{host}]" if host and ":" in host else host
     return f"http://{host}:{JAEGER}/trace/{{traceId}}" if host and _kind(os.environ) == "otlp" else ""
 
 

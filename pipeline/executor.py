@@ -100,10 +100,10 @@ class Executor:
         if not isinstance(envelope, Envelope):
             return envelope
         if stage.rates is not None and (wait := await self._admit(stage, delivery, envelope)):
+            self._trace_untried(stage, delivery, envelope, wait)
             return wait
         if self._traced:
             return await self._run_traced(stage, delivery, envelope, slot)
-        delivery.trace = envelope.trace  # what others trace stays one trace
         return await self._call(stage, delivery, envelope, slot)
 
     async def _run_traced(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
@@ -141,7 +141,9 @@ class Executor:
         for index, delivery in enumerate(deliveries):
             envelope = self._decode(stage, delivery)
             if isinstance(envelope, Envelope):
-                envelope = await self._admit(stage, delivery, envelope) or envelope
+                wait = await self._admit(stage, delivery, envelope)
+                self._trace_untried(stage, delivery, envelope, wait)
+                envelope = wait or envelope
             if isinstance(envelope, Envelope):
                 ready[index] = envelope
             else:
@@ -161,10 +163,10 @@ class Executor:
 
     async def _run_together(self, stage: Stage, jobs: Sequence[Readied], slot: Slot) -> list[Ending]:
         slot.begin(max(envelope.timeout or stage.timeout for _, envelope in jobs))
-        for delivery, envelope in jobs:
+        for delivery, _ in jobs:
             delivery.started = slot.started
-            delivery.trace = delivery.trace or envelope.trace
         if len(jobs) == 1:  # of several, nobody knows for which of them something is done
+            ((delivery, envelope),) = jobs
             delivery.tenant = envelope.tenant
             running.note(delivery)
         if self._figures:
@@ -196,11 +198,19 @@ class Executor:
             return PROBED
         except (ValueError, RecursionError) as error:
             return Bury(f"cannot be read: {error}")
+        delivery.trace = envelope.trace  # what others trace stays one trace
         if delivery.attempt > (envelope.retry or stage.retry).attempts:
-            delivery.trace = envelope.trace
             poison = Bury(f"poison: its worker was lost {delivery.attempt - 1} times")
+            self._trace_untried(stage, delivery, envelope, poison)
             return self._buried(stage, delivery, envelope, poison)
         return envelope
+
+    def _trace_untried(
+        self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], ending: Ending | None
+    ) -> None:
+        """A span for what ends without its handler having run, but for what waits for a token."""
+        if self._traced and ending and not isinstance(ending, Throttled):
+            telemetry.Try(stage, delivery, envelope).end(ending)
 
     async def _admit(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any]) -> Ending | None:
         """Take a token from the job's buckets; what to do instead of running it where there is none."""

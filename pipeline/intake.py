@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Protocol
 
 from pipeline.message import Added
@@ -48,7 +49,8 @@ class Intake:
             self._call_until(lambda: not self._waiting)
         elif not self._planned and self._on_the_way < MOST_ON_THE_WAY:
             self._planned = True
-            self._loop.call_soon(self._call_as_planned)
+            # Not in the context of who happened to be first: it works for all of them.
+            self._loop.call_soon(self._call_as_planned, context=Context())
 
     def _call_as_planned(self) -> None:
         self._planned = False
@@ -67,7 +69,7 @@ class Intake:
                 self._tell(caller, error)
             return
         self._on_the_way += 1
-        task = self._loop.create_task(self._answer(asked, callers))
+        task = self._loop.create_task(self._answer(asked, callers), context=Context())
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 

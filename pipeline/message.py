@@ -148,6 +148,8 @@ class Added(NamedTuple):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Envelope[msgspec.Raw]).decode
+_decode_fields = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+TRACE = Envelope.__struct_fields__.index("trace")
 encode_record = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(Record).decode
 
@@ -159,9 +161,11 @@ def seal(job: Job, trace: str = "") -> bytes:
     )
 
 
-def retraced(envelope: Envelope[msgspec.Raw], trace: str) -> bytes:
-    """An envelope as part of another trace."""
-    return _encode(msgspec.structs.replace(envelope, trace=trace))
+def retraced(body: bytes, trace: str) -> bytes:
+    """An envelope as part of another trace, and else as it is, also where a later version wrote it."""
+    fields = _decode_fields(body)
+    fields[TRACE : TRACE + 1] = [msgspec.Raw(_encode(trace))]  # a slice: it may have been left out
+    return _encode(fields)
 
 
 class IsProbe(ValueError):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.stage import Stage
 
 SLOW = 10.0  # seconds; a try that takes longer is worth a look, whatever was sampled
+LONGEST_KIND = 80  # characters of an exception's name
 BILLION = 1_000_000_000
 NOT_SAMPLED = "-00"  # at the end of a traceparent
 
@@ -38,9 +39,9 @@ def enabled() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
-def start(name: str, kind: SpanKind, attributes: dict[str, Any], *, parent: str = "") -> Span:
-    """A span below the current one, or below that of a traceparent."""
-    context = trace.set_span_in_context(NonRecordingSpan(_context(parent))) if parent else None
+def start(name: str, kind: SpanKind, attributes: dict[str, Any], *, parent: str | None = None) -> Span:
+    """A span below the current one, or below that of a traceparent; below none where that is empty."""
+    context = None if parent is None else trace.set_span_in_context(NonRecordingSpan(_context(parent)), Context())
     return _tracer.start_span(name, context=context, kind=kind, attributes=attributes)
 
 
@@ -69,13 +70,16 @@ def sends(stages: "Sequence[Stage]", keys: Sequence[str]) -> Iterator[list[Span]
 
 
 class Sending:
-    """A caller of an intake, and the span of what it sends."""
+    """A caller of an intake, and the span of what it sends. Of a caller who is gone it ends unanswered."""
 
     def __init__(self, span: Span, caller: "Caller") -> None:
         self._span, self._caller = span, caller
 
     def done(self) -> bool:
-        return self._caller.done()
+        done = self._caller.done()
+        if done and self._span.is_recording():
+            self._span.end()
+        return done
 
     def set_result(self, answers: "list[Added]") -> None:
         sent(self._span, answers[0])
@@ -147,7 +151,7 @@ class Try:
         creation, delivery = _context(self._envelope.trace), self._delivery
         span = _tracer.start_span(
             f"process {self._stage.full_name}",
-            context=trace.set_span_in_context(NonRecordingSpan(creation)),
+            context=trace.set_span_in_context(NonRecordingSpan(creation), Context()),
             kind=SpanKind.CONSUMER,
             links=_links(creation, self._batch.get_span_context() if self._batch else None),
             # Also what the sampler goes by.
@@ -192,6 +196,7 @@ def _batch(stage: "Stage", count: int, links: list[Link]) -> AbstractContextMana
         links=links,
         attributes=_processing(stage) | {names.BATCH: count, names.KEPT: "batch"},
         record_exception=False,
+        set_status_on_exception=False,
     )
 
 
@@ -226,7 +231,7 @@ def _shown(key: str) -> str:
 def _kind_of(error: str) -> str:
     """The exception's name, which an error begins with where it was one that the handler did not see to."""
     kind = error.partition(":")[0]
-    return kind if kind.isidentifier() else "failed"
+    return kind if kind.isidentifier() and len(kind) <= LONGEST_KIND and masked(kind) == kind else "failed"
 
 
 def _waited(entry: bytes, until_ns: int) -> float:

@@ -36,6 +36,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.url
 
 
+@pytest.fixture(autouse=True)
+def no_meters_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that runs within the tests' process measures for itself: OTel's provider can be set but once."""
+    monkeypatch.setattr("opentelemetry.metrics.set_meter_provider", lambda _: None)
+
+
 @pytest.fixture
 def namespace() -> str:
     """Keys of one test stay apart from all others'."""

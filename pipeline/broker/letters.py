@@ -5,13 +5,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-import msgspec
-from opentelemetry import trace
-
 from pipeline import scripts, telemetry
 from pipeline.broker.access import MOST_PER_CALL, Access
 from pipeline.errors import BadInput
-from pipeline.message import Envelope, JobId, retraced, unseal
+from pipeline.message import JobId, retraced, unseal
 from pipeline.stage import Stage
 from pipeline.views import DeadLetter, dead_letter
 
@@ -82,12 +79,13 @@ class Letters(Access):
         new trace, linked to the one that it was buried in."""
         if not self._traced:
             return await self._replay(letter, b"")
-        envelope = await self._envelope(letter)
+        body = await self._envelope(letter)
         stage = self.pipeline.stage(JobId.parse(letter.job_id).stage)
-        span = telemetry.send(stage, letter.key, envelope.trace if envelope else "")
-        with trace.use_span(span, end_on_exit=True, record_exception=False):
-            body = retraced(envelope, telemetry.traceparent(span)) if envelope else b""
-            return await self._replay(letter, body)
+        span = telemetry.send(stage, letter.key, unseal(body).trace if body else "")
+        try:
+            return await self._replay(letter, body and retraced(body, telemetry.traceparent(span)))
+        finally:
+            span.end()
 
     async def _replay(self, letter: DeadLetter, body: bytes) -> JobId | None:
         buried = JobId.parse(letter.job_id)
@@ -100,14 +98,16 @@ class Letters(Access):
         entry: bytes = await scripts.replay(self._wire, keys, args)
         return JobId(name, partition, entry.decode()) if entry else None
 
-    async def _envelope(self, letter: DeadLetter) -> Envelope[msgspec.Raw] | None:
-        """None where the letter is gone, or its envelope cannot be read."""
+    async def _envelope(self, letter: DeadLetter) -> bytes:
+        """Empty where the letter is gone, or its envelope cannot be read."""
         name, partition, _ = JobId.parse(letter.job_id)
         dead = self._keys.dead(name, partition)
         for _, fields in await self._wire.command("XRANGE", dead, letter.letter, letter.letter):
+            body: bytes = dict(zip(fields[::2], fields[1::2], strict=True))[b"e"]
             with suppress(ValueError):
-                return unseal(dict(zip(fields[::2], fields[1::2], strict=True))[b"e"])
-        return None
+                unseal(body)
+                return body
+        return b""
 
     async def purge(self, stages: Iterable[Stage]) -> int:
         """Delete the dead letters of some stages for good; returns how many there were. However many: they are out

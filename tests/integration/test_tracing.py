@@ -6,14 +6,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import SpanKind
 
 from config.telemetry import Keeping
-from pipeline import Context, Done, Job, JobId, Pipeline, Retry, telemetry
+from pipeline import Context, Done, Job, JobId, Pipeline, Retry, RetryPolicy, telemetry
 from pipeline.keys import Keys
-from pipeline.message import seal
+from pipeline.message import retraced, seal
 from pipeline.stage import Batch
 from tests.desk import Client, Serve
 from tests.otlp import Seen, seen, tree
@@ -309,3 +310,62 @@ async def test_a_trace_that_is_none_begins_a_new_one(
         await until(broker, JobId("one", 0, entry.decode()), "completed")
     (tried,) = of(spans)
     assert (tried.parent, tried.links) == ("", ())
+
+
+async def test_what_is_added_together_is_not_traced_together(
+    connector: Connector, spans: InMemorySpanExporter
+) -> None:
+    """The intake works for everybody: in nobody's context."""
+    seen: list[str] = []
+    pipeline = Pipeline([stage("one", ok)])
+    async with connector(pipeline)() as broker:
+        send = broker._intakes[0]._send
+
+        def noting(offers: Any) -> Any:
+            seen.append(telemetry.traceparent(trace.get_current_span()))
+            return send(offers)
+
+        broker._intakes[0]._send = noting
+        with trace.use_span(telemetry.start("a request", SpanKind.SERVER, {}), end_on_exit=True):
+            await asyncio.gather(*(add_one(broker, job) for job in jobs("one", 30)))
+    assert set(seen) == {""}
+
+
+async def test_one_that_lost_its_workers_too_often_has_a_span_for_its_end(
+    connector: Connector, spans: InMemorySpanExporter, redis: Any, namespace: str
+) -> None:
+    pipeline = Pipeline([stage("one", ok, retry=RetryPolicy(attempts=1))])
+    connect, keys = connector(pipeline), Keys(namespace)
+    async with connect() as broker:
+        job = await add_one(broker, Job(stage="one", payload=Number(1)))
+        async with working(connect, pipeline):
+            await until(broker, job, "completed")
+        lost = await add_one(broker, Job(stage="one", payload=Number(1)))
+        await redis.xreadgroup("riacho", "gone", {keys.stream("one", 0): ">"})
+        async with working(connect, pipeline, lease=0.3):
+            view = await until(broker, lost, "failed")
+    *_, poison = of(spans, "process test.one")
+    assert poison.error == "poison: its worker was lost 1 times"
+    assert (poison.trace, poison.attributes["riacho.outcome"]) == (view.trace_id, "dead")
+
+
+def test_a_replay_keeps_what_a_later_version_wrote() -> None:
+    body = msgspec.msgpack.encode(
+        [*msgspec.msgpack.decode(seal(Job(stage="one", payload=Number(1)), CLIENT)), "new"]
+    )
+    again = msgspec.msgpack.decode(retraced(body, "another"))
+    assert (again[5], again[-1], len(again)) == ("another", "new", 9)
+    assert msgspec.msgpack.decode(retraced(msgspec.msgpack.encode([1, None, "", "", 0]), "first"))[5] == "first"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("OSError: no", "OSError"),
+        ("EAAGm0PX4ZCpsBO1: no", "failed"),
+        ("what happened", "failed"),
+        (f"{'a' * 99}: no", "failed"),
+    ],
+)
+def test_a_kind_of_error_is_an_exception_s_name_alone(error: str, kind: str) -> None:
+    assert telemetry._kind_of(error) == kind
