@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp.test_utils import TestServer
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 
 from api.accepting import Lane
@@ -21,6 +22,7 @@ from pipeline.keys import Keys
 from pipeline.message import Added
 from tests.desk import Client, Serve, to_client
 from tests.integration.test_http_bounds import Raw, raw
+from tests.otlp import seen
 from tests.support import reached
 
 pytestmark = [pytest.mark.integration, pytest.mark.on_uvloop]
@@ -390,3 +392,28 @@ async def test_neither_key_nor_body_is_kept_with_a_connection(
                 assert KEY not in kept
                 assert "5511987654321" not in kept
     assert any(taken)
+
+
+async def test_a_client_that_goes_leaves_no_span_open(
+    serve: Serve, taken: Taken, spans: InMemorySpanExporter
+) -> None:
+    async with ready(serve) as client:
+        spans.clear()
+        async with raw(client) as connection:
+            connection.writer.write(request())
+            await reached(lambda: len(taken) > 1)
+        await reached(lambda: len(spans.get_finished_spans()) == 2, what="both spans' ends")
+
+
+async def test_two_clients_at_the_same_time_are_two_traces(serve: Serve, spans: InMemorySpanExporter) -> None:
+    async with ready(serve) as client, raw(client) as one, raw(client) as other:
+        spans.clear()
+        for connection in (one, other, one, other):  # the second request of each may have to wait for the first
+            connection.writer.write(request())
+            await connection.writer.drain()
+        found = [*await answers(one, b"", 2), *await answers(other, b"", 2)]
+        assert [status for status, *_ in found] == [202] * 4
+        await reached(lambda: len(spans.get_finished_spans()) == 8, what="all spans' ends")
+    servers = [span for span in seen(spans.get_finished_spans()) if span.kind == "SERVER"]
+    assert [span.parent for span in servers] == [""] * 4
+    assert len({span.trace for span in servers}) == 4
