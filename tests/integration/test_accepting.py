@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from api.accepting import Lane
 from api.access import new_key
-from pipeline import Broker, Job
+from pipeline import Broker, Job, scripts
 from pipeline.broker.producing import Producing
 from pipeline.intake import Offer
 from pipeline.keys import Keys
@@ -395,13 +395,22 @@ async def test_neither_key_nor_body_is_kept_with_a_connection(
 
 
 async def test_a_client_that_goes_leaves_no_span_open(
-    serve: Serve, taken: Taken, spans: InMemorySpanExporter
+    serve: Serve, taken: Taken, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gone, add = asyncio.Event(), scripts.add
+
+    async def slowly(*args: Any) -> Any:
+        await gone.wait()
+        return await add(*args)
+
     async with ready(serve) as client:
         spans.clear()
+        monkeypatch.setattr(scripts, "add", slowly)
         async with raw(client) as connection:
             connection.writer.write(request())
             await reached(lambda: len(taken) > 1)
+        await reached(lambda: [span.kind for span in seen(spans.get_finished_spans())] == ["SERVER"])
+        gone.set()
         await reached(lambda: len(spans.get_finished_spans()) == 2, what="both spans' ends")
 
 
