@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from api.adapters import Adapters
 from api.root import open_broker
-from config import Secret, Settings, load, logs, replaced
+from config import Secret, Settings, load, logs, replaced, telemetry
 from config.secrecy import secrets_of
 from config.settings import Tree
 from pipeline import Broker, masking, running
@@ -45,6 +45,7 @@ def with_address(settings: Settings) -> Settings:
 def ask(question: Callable[[Broker], Awaitable[T]]) -> T:
     """Put a question to the configured Redis, or to the server of the `riacho up` that runs here."""
     settings = with_address(read_settings())
+    telemetry.set_up("cli")
 
     async def put() -> T:
         async with open_broker(settings) as broker:

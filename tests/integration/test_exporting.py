@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from config.telemetry import KEPT
 from pipeline import conventions
 from tests.otlp import Collector, over_grpc, over_http
-from tests.processes import environment
+from tests.processes import environment, run
 
 pytestmark = pytest.mark.integration
 
@@ -144,3 +144,15 @@ def test_a_variable_that_cannot_be_used_is_named_with_the_remedy(variable: str, 
 
 def test_the_sampler_keeps_what_the_engine_marks() -> None:
     assert KEPT == conventions.KEPT
+
+
+def test_what_a_command_adds_is_traced_too(env: dict[str, str]) -> None:
+    job = ("enqueue", "notification", "send-client", '{"to": "+5511987654321", "text": "Olá!"}')
+    with over_http() as collector:
+        traced = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.address}/v1/traces"}
+        ended = run(*job, env=env | traced)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [(span.service, span.name) for span in collector.spans] == [
+        ("riacho-cli", "send notification.send-client")
+    ]
+    assert collector.spans[0].attributes["messaging.message.id"] in ended.stdout
