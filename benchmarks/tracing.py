@@ -1,8 +1,8 @@
 """What tracing costs: text messages through the whole chat, without it, with one trace of a hundred, and with all.
 
 Three sets of processes, an API and a worker each, stand side by side on one server, and take turns round by round:
-a round is so many signed webhooks, and ends when the last reply has gone out. Spans go over OTLP/HTTP to one
-that reads them and forgets them, in a process of its own.
+a round is so many signed webhooks, and ends when the last reply has gone out. Spans go over OTLP/HTTP to a
+collector that reads them and forgets them, in a process of its own.
 """
 
 import asyncio

@@ -57,8 +57,8 @@ class Tallying(MeterProvider):
         explicit_bucket_boundaries_advisory: Sequence[float] | None = None,
     ) -> Histogram:
         if name not in self._tallies:
-            self._tallies[name] = Tally(name, unit, description, explicit_bucket_boundaries_advisory)
-            self._tallies[name].bound(self._allowed, self._most)
+            about, bounds = (name, description, unit), explicit_bucket_boundaries_advisory or ()
+            self._tallies[name] = Tally(about, bounds, self._allowed, self._most)
         return self._tallies[name]
 
     def _collect(self, reader: MetricReader, timeout_millis: float = 10_000) -> MetricsData | None:
@@ -85,26 +85,18 @@ class Series:
 
 
 class Tally(Histogram):
-    """Counts values by bucket, from when it was made. `bounds` are the buckets' upper ones."""
+    """Counts values by bucket, from when it was made. `about` is its name, description and unit; `bounds` are the
+    buckets' upper ones; `allowed` and `most` are as Tallying has them."""
 
     def __init__(
-        self,
-        name: str,
-        unit: str = "",
-        description: str = "",
-        explicit_bucket_boundaries_advisory: Sequence[float] | None = None,
+        self, about: tuple[str, str, str], bounds: Sequence[float], allowed: Collection[str], most: int
     ) -> None:
-        self._about = name, description, unit
-        self._bounds = tuple(explicit_bucket_boundaries_advisory or ())
+        self._about, self._bounds = about, tuple(bounds)
+        self._allowed, self._most = allowed, most
         self._began = time.time_ns()
         self._lock = threading.Lock()
         self._series: dict[Key, Series] = {}
         self._known: dict[Key, Series] = {}  # by all attributes, allowed or not
-        self.bound((), 1)
-
-    def bound(self, allowed: Collection[str], most: int) -> None:
-        """From now on."""
-        self._allowed, self._most = allowed, most
 
     def record(
         self,

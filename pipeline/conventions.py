@@ -22,7 +22,7 @@ PEER = "peer.service"
 ATTEMPT = "riacho.attempt"
 OUTCOME = "riacho.outcome"  # completed, retrying, deferred, throttled, cancelled, dead
 REASON = "riacho.reason"
-WAITED = "riacho.waited"  # seconds in the stream before a try; the name of an event, too
+WAITED = "riacho.waited"  # seconds before a try, since it could have run; the name of an event, too
 RETRY_AFTER = "riacho.retry_after"  # seconds
 KEPT = "riacho.kept"  # why a span is exported that was not sampled
 

@@ -100,7 +100,6 @@ class Executor:
         if not isinstance(envelope, Envelope):
             return envelope
         if stage.rates is not None and (wait := await self._admit(stage, delivery, envelope)):
-            self._trace_untried(stage, delivery, envelope, wait)
             return wait
         if self._traced:
             return await self._run_traced(stage, delivery, envelope, slot)
@@ -141,9 +140,7 @@ class Executor:
         for index, delivery in enumerate(deliveries):
             envelope = self._decode(stage, delivery)
             if isinstance(envelope, Envelope):
-                wait = await self._admit(stage, delivery, envelope)
-                self._trace_untried(stage, delivery, envelope, wait)
-                envelope = wait or envelope
+                envelope = await self._admit(stage, delivery, envelope) or envelope
             if isinstance(envelope, Envelope):
                 ready[index] = envelope
             else:
@@ -213,6 +210,12 @@ class Executor:
             telemetry.Try(stage, delivery, envelope).end(ending)
 
     async def _admit(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any]) -> Ending | None:
+        """What to do with a job instead of running it, if anything."""
+        instead = await self._take_token(stage, delivery, envelope)
+        self._trace_untried(stage, delivery, envelope, instead)
+        return instead
+
+    async def _take_token(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any]) -> Ending | None:
         """Take a token from the job's buckets; what to do instead of running it where there is none."""
         if stage.rates is None:
             return None

@@ -107,6 +107,13 @@ class Delivery(msgspec.Struct, gc=False):
     def id(self) -> JobId:
         return JobId(self.stage, self.partition, self.job.decode())
 
+    def waited(self) -> float:
+        """Seconds since its entry came into the stream or, where it was put back, since it was due again. By the
+        server's clock and ours, which may differ."""
+        if self.since:
+            return self.late_ms / 1000 + (time.monotonic() - self.taken if self.taken else 0.0)
+        return max(0, now_ms() - int(self.entry.partition(b"-")[0])) / 1000
+
     @property
     def job(self) -> bytes:
         """The job's id within its stage's partition."""

@@ -24,7 +24,7 @@ from opentelemetry.metrics import (
 
 from pipeline import conventions as names
 from pipeline.keys import GROUP
-from pipeline.message import Delivery, now_ms
+from pipeline.message import Delivery
 from pipeline.outcome import Bury, Ending, Retry, Settled
 from pipeline.stage import Stage
 
@@ -186,10 +186,10 @@ class Work:
 
     def began(self, stage: Stage, deliveries: Sequence[Delivery]) -> None:
         """A try of these begins."""
-        of, now = self._of(stage), now_ms()
+        of = self._of(stage)
         of.started += len(deliveries)
         for delivery in deliveries:
-            self._waiting.record(_waited(delivery, now), of.labels)
+            self._waiting.record(delivery.waited(), of.labels)
         if stage.batch:
             self._batches.record(len(deliveries), of.labels)
 
@@ -282,14 +282,6 @@ def _failure(returned: object) -> str:
         case Bury():
             return "bury"
     return ""
-
-
-def _waited(delivery: Delivery, now: int) -> float:
-    """Seconds; by the server's clock, and ours, which may differ."""
-    if delivery.since:  # it was due later than it was put there
-        here = delivery.started - delivery.taken if delivery.taken else 0.0
-        return delivery.late_ms / 1000 + here
-    return max(0, now - int(delivery.entry.partition(b"-")[0])) / 1000
 
 
 def _by_stage(counts: Iterable[tuple[Stage, int]]) -> list[Observation]:

@@ -17,6 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from pipeline import conventions as names
+from pipeline.keys import GROUP
 from pipeline.masking import masked
 from pipeline.message import TRACEPARENT
 from pipeline.outcome import Bury, Ending, Retry, Settled, Throttled
@@ -115,7 +116,7 @@ class Try:
         self, stage: "Stage", delivery: "Delivery", envelope: "Envelope[Any]", batch: Span | None = None
     ) -> None:
         self._stage, self._delivery, self._envelope, self._batch = stage, delivery, envelope, batch
-        self._started = time.time_ns()
+        self._started, self._waited = time.time_ns(), delivery.waited()
         sampled = not envelope.trace.endswith(NOT_SAMPLED)
         self.span = self._span() if sampled else NonRecordingSpan(_context(envelope.trace))
         delivery.trace = traceparent(self.span)
@@ -159,16 +160,15 @@ class Try:
             start_time=self._started,
         )
         if span.is_recording():
-            waited = _waited(delivery.entry, self._started)
             span.set_attributes(
                 {
                     names.PARTITION: str(delivery.partition),
                     names.MESSAGE: delivery.entry.decode(),
                     names.CONVERSATION: _shown(self._envelope.key),
-                    names.WAITED: waited,
+                    names.WAITED: self._waited,
                 }
             )
-            span.add_event(names.WAITED, {names.WAITED: waited}, timestamp=self._started)
+            span.add_event(names.WAITED, {names.WAITED: self._waited}, timestamp=self._started)
         return span
 
 
@@ -234,11 +234,6 @@ def _kind_of(error: str) -> str:
     return kind if kind.isidentifier() and len(kind) <= LONGEST_KIND and masked(kind) == kind else "failed"
 
 
-def _waited(entry: bytes, until_ns: int) -> float:
-    """Seconds since an entry came into its stream, which its id tells; the server's clock may be ahead of ours."""
-    return max(0.0, until_ns / BILLION - int(entry.partition(b"-")[0]) / 1000)
-
-
 def _context(traceparent: str) -> SpanContext:
     """What a traceparent says; an invalid context where it is none."""
     if not TRACEPARENT.fullmatch(traceparent):
@@ -252,7 +247,7 @@ def _links(*contexts: SpanContext | None) -> list[Link]:
 
 
 def _processing(stage: "Stage") -> dict[str, Any]:
-    return _where(stage, "process") | {names.GROUP: "riacho"}
+    return _where(stage, "process") | {names.GROUP: GROUP.decode()}
 
 
 def _where(stage: "Stage", operation: str) -> dict[str, Any]:

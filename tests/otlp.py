@@ -68,17 +68,6 @@ class Collector:
         with self._lock:
             self._seen += found
 
-    def trace_of(self, name: str, **attributes: Any) -> list[Seen]:
-        """All spans of the only trace that has such a span."""
-        spans = self.spans
-        traces = {span.trace for span in spans if span.name == name and _has(span, attributes)}
-        assert len(traces) == 1, f"{len(traces)} traces with {name}: {[span.name for span in spans]}"
-        return [span for span in spans if span.trace in traces]
-
-
-def _has(span: Seen, attributes: dict[str, Any]) -> bool:
-    return all(span.attributes.get(name.replace("__", ".")) == value for name, value in attributes.items())
-
 
 def tree(spans: list[Seen], parent: str = "") -> dict[str, Any]:
     """Spans by name below their parents; several of one name and parent are numbered."""

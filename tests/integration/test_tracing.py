@@ -58,6 +58,8 @@ async def test_a_job_is_one_trace_through_its_stages_and_tries(
     assert (failed.error, failed.attributes["error.type"]) == ("OSError: line is down", "OSError")
     assert [span.attributes["riacho.outcome"] for span in (failed, worked)] == ["retrying", "completed"]
     assert [span.attributes["riacho.attempt"] for span in (failed, worked, handed_on)] == [1, 2, 1]
+    between = (worked.start - failed.end) / 1e9
+    assert worked.attributes["riacho.waited"] < between, "since it was due again, not since it came"
     assert worked.error is None
     assert worked.attributes["messaging.message.id"] == sent.attributes["messaging.message.id"] == job.entry
 
