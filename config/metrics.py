@@ -29,14 +29,11 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.view import View
 from prometheus_client import CollectorRegistry
 
-from config.resource import resource
+from config.otel import GRPC, HTTP, disabled, endpoint, protocol, resource, said
 from config.tallies import Tallying
 
 log = logging.getLogger(__name__)
 
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-HTTP, GRPC = "http/protobuf", "grpc"
 DEFAULT_ENDPOINTS = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317"}
 EXPORTERS = {"otlp", "prometheus", "none"}
 LAST_FLUSH = 1_000  # ms that a process which ends waits for the collector
@@ -87,7 +84,7 @@ def metering(process: str, *, served: bool) -> Iterator[Metering]:
 
 def set_up_metrics(process: str, *, served: bool) -> tuple[MeterProvider | None, Metering]:
     """As `metering`, for whoever ends it. Where nobody would get the figures, there is no provider."""
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if disabled():
         return None, UNMETERED
     readers: list[MetricReader] = []
     registry = CollectorRegistry() if served else None
@@ -137,29 +134,24 @@ def _limits() -> dict[type, int]:
 
 def _is_pushed() -> bool:
     """Whether figures go out over OTLP: where OTEL_METRICS_EXPORTER says so, or an endpoint is configured."""
-    said = os.environ.get("OTEL_METRICS_EXPORTER", "").strip().lower()
-    if not said:
-        return bool(_said(ENDPOINTS))
-    names = {name.strip() for name in said.split(",")}
+    exporters = said("OTEL_METRICS_EXPORTER").lower()
+    if not exporters:
+        return bool(endpoint("METRICS"))
+    names = {name.strip() for name in exporters.split(",")}
     for name in sorted(names - EXPORTERS):
         log.warning("OTEL_METRICS_EXPORTER names %r, which is left out; known: none, otlp, prometheus", name)
     return "otlp" in names
 
 
-def _said(names: Sequence[str]) -> str:
-    """The first of these variables that says something."""
-    return next(filter(None, (os.environ.get(name, "").strip() for name in names)), "")
-
-
 def _exporter() -> tuple[MetricExporter, str]:
     """The exporter, and where it sends to, as may be shown."""
-    protocol = _said(PROTOCOLS) or HTTP
-    if protocol not in DEFAULT_ENDPOINTS:
-        log.warning("figures are sent as %s: OTEL_EXPORTER_OTLP_PROTOCOL = %r is not known", HTTP, protocol)
-        protocol = HTTP
-    endpoint = _said(ENDPOINTS) or DEFAULT_ENDPOINTS[protocol]
+    how = protocol("METRICS")
+    if how not in DEFAULT_ENDPOINTS:
+        log.warning("figures are sent as %s: OTEL_EXPORTER_OTLP_PROTOCOL = %r is not known", HTTP, how)
+        how = HTTP
+    address = endpoint("METRICS") or DEFAULT_ENDPOINTS[how]
     made: MetricExporter
-    if protocol == GRPC:
+    if how == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # noqa: PLC0415
             OTLPMetricExporter as Grpc,
         )
@@ -171,7 +163,7 @@ def _exporter() -> tuple[MetricExporter, str]:
         )
 
         made = Http()
-    return made, _without_password(endpoint)
+    return made, _without_password(address)
 
 
 class Patient(MetricExporter):

@@ -3,7 +3,7 @@
 import atexit
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -29,11 +29,9 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
-from config.resource import resource
+from config.otel import disabled, endpoint, protocol, resource, said
 from config.settings import SettingsError
 
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 JAEGER = 16686  # the port of its page
 SILENCE = 60.0  # seconds
 LAST_WORDS = 2_000  # ms in which the last spans have to be out when a process ends
@@ -60,7 +58,7 @@ def set_up(process: str) -> None:
     """Export spans, over OTLP if an endpoint is configured. `process` is the kind: api, worker.
 
     Raises SettingsError."""
-    if _kind(os.environ) == "none":
+    if _kind() == "none":
         return
     os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")  # they count what is dropped
     try:
@@ -70,12 +68,10 @@ def set_up(process: str) -> None:
 
 
 def _export(process: str) -> None:
-    exporter = _exporter(os.environ)
+    exporter = _exporter()
     # Its own count of spans costs more than those that are not sampled.
     uncounted = metrics.NoOpMeterProvider()
-    provider = TracerProvider(
-        _sampler(os.environ), resource(process), shutdown_on_exit=False, meter_provider=uncounted
-    )
+    provider = TracerProvider(_sampler(), resource(process), shutdown_on_exit=False, meter_provider=uncounted)
     processor = BatchSpanProcessor(Counting(exporter))
     provider.add_span_processor(processor)
     atexit.register(_say_last_words, processor)
@@ -88,44 +84,38 @@ def trace_url() -> str:
     """Where Jaeger shows a trace, `{traceId}` in place of its id, if spans go to a Jaeger; empty where they go
     nowhere."""
     try:
-        host = urlsplit(_endpoint(os.environ)).hostname
+        host = urlsplit(endpoint("TRACES")).hostname
     except ValueError:
         return ""
     host = f"[{host}]" if host and ":" in host else host
-    return f"http://{host}:{JAEGER}/trace/{{traceId}}" if host and _kind(os.environ) == "otlp" else ""
+    return f"http://{host}:{JAEGER}/trace/{{traceId}}" if host and _kind() == "otlp" else ""
 
 
-def _kind(environ: Mapping[str, str]) -> str:
-    kind = environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+def _kind() -> str:
+    kind = said("OTEL_TRACES_EXPORTER") or "otlp"
     if kind not in KINDS:
         raise SettingsError(f"OTEL_TRACES_EXPORTER = {kind!r}: expected one of {', '.join(KINDS)}")
-    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    return "none" if disabled or (kind == "otlp" and not _endpoint(environ)) else kind
+    return "none" if disabled() or (kind == "otlp" and not endpoint("TRACES")) else kind
 
 
-def _exporter(environ: Mapping[str, str]) -> SpanExporter:
+def _exporter() -> SpanExporter:
     """Those of OTLP are imported only when asked for: each brings a client that other processes do without."""
-    kind = _kind(environ)
-    protocol = next(filter(None, map(environ.get, PROTOCOLS)), "http/protobuf")
-    match kind, protocol:
+    how = protocol("TRACES")
+    match _kind(), how:
         case "console", _:
             return ConsoleSpanExporter()
         case _, "http/protobuf":
             from opentelemetry.exporter.otlp.proto.http import trace_exporter as over_http  # noqa: PLC0415
 
-            if not _endpoint(environ).startswith(("http://", "https://")):
-                said = "expected an address with http:// or https://, as http://127.0.0.1:4318"
-                raise SettingsError(f"OTEL_EXPORTER_OTLP_ENDPOINT = {_endpoint(environ)!r}: {said}")
+            if not endpoint("TRACES").startswith(("http://", "https://")):
+                remedy = "expected an address with http:// or https://, as http://127.0.0.1:4318"
+                raise SettingsError(f"OTEL_EXPORTER_OTLP_ENDPOINT = {endpoint('TRACES')!r}: {remedy}")
             return over_http.OTLPSpanExporter()
         case _, "grpc":
             from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as over_grpc  # noqa: PLC0415
 
             return over_grpc.OTLPSpanExporter()
-    raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL = {protocol!r}: expected http/protobuf or grpc")
-
-
-def _endpoint(environ: Mapping[str, str]) -> str:
-    return next(filter(None, map(environ.get, ENDPOINTS)), "")
+    raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL = {how!r}: expected http/protobuf or grpc")
 
 
 class Counting(SpanExporter):
@@ -189,26 +179,26 @@ class Keeping(Sampler):
         return f"Keeping{{{self._other.get_description()}}}"
 
 
-def _sampler(environ: Mapping[str, str]) -> Sampler:
+def _sampler() -> Sampler:
     """What OTEL_TRACES_SAMPLER says. Raises SettingsError where the SDK would sample everything instead."""
-    name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
+    name = said("OTEL_TRACES_SAMPLER").lower() or "parentbased_always_on"
     if name in ("always_off", "parentbased_always_off"):  # then nobody asks for any
         return SAMPLERS[name]
     if name in SAMPLERS:
         return Keeping(SAMPLERS[name])
     if name in RATIOS:
-        return Keeping(RATIOS[name](_ratio(environ)))
+        return Keeping(RATIOS[name](_ratio()))
     known = ", ".join([*SAMPLERS, *RATIOS])
     raise SettingsError(f"OTEL_TRACES_SAMPLER = {name!r}: expected one of {known}")
 
 
-def _ratio(environ: Mapping[str, str]) -> float:
-    said = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1"
+def _ratio() -> float:
+    share = said("OTEL_TRACES_SAMPLER_ARG") or "1"
     with suppress(ValueError):
-        if 0 <= float(said) <= 1:
-            return float(said)
+        if 0 <= float(share) <= 1:
+            return float(share)
     raise SettingsError(
-        f"OTEL_TRACES_SAMPLER_ARG = {said!r}: expected a share from 0 to 1, 0.01 for one of a hundred"
+        f"OTEL_TRACES_SAMPLER_ARG = {share!r}: expected a share from 0 to 1, 0.01 for one of a hundred"
     )
 
 

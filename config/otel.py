@@ -1,4 +1,4 @@
-"""What a process is to whoever gets its traces and figures."""
+"""What setting up traces and setting up figures share: the OTEL_* variables, and what a process is to others."""
 
 import functools
 import os
@@ -6,6 +6,28 @@ import uuid
 from importlib.metadata import version
 
 from opentelemetry.sdk.resources import Resource
+
+HTTP, GRPC = "http/protobuf", "grpc"
+
+
+def said(*names: str) -> str:
+    """The first of these variables that says something."""
+    return next(filter(None, (os.environ.get(name, "").strip() for name in names)), "")
+
+
+def disabled() -> bool:
+    """Whether there is to be no SDK."""
+    return said("OTEL_SDK_DISABLED").lower() == "true"
+
+
+def endpoint(signal: str) -> str:
+    """Where TRACES or METRICS are sent over OTLP; empty where nobody said."""
+    return said(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def protocol(signal: str) -> str:
+    """How; HTTP where nobody said."""
+    return said(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL") or HTTP
 
 
 def resource(process: str) -> Resource:
