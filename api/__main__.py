@@ -147,13 +147,15 @@ def worker(
             uvloop.run(supervise())
         return
     os.nice(nice)
-    telemetry.set_up("worker")
+    send_last_spans = telemetry.set_up("worker")
 
     async def run(figures: Metering) -> None:
         stop = processes.stop_signal(with_parent=with_parent)
         stuck = await processes.run_worker(settings, names, stop, figures)
         if stuck:
             log.error("%d jobs did not end, or could not be settled; their lease will bring them back", stuck)
+            send_last_spans()
+            figures.end()
             os._exit(1)  # threads that do not end would be waited for
 
     with by_settings(), metering("worker", served=bool(settings.metrics.port)) as figures:

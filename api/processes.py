@@ -21,7 +21,7 @@ from api.schedules import configured_schedules
 from api.scraping import scraped
 from api.serving import Runner
 from api.tls import certificates_of
-from config import Settings, child_environment, replaced
+from config import Settings, SettingsError, child_environment, replaced
 from config.metrics import UNMETERED, Metering
 from pipeline import Pipeline, RiachoError, Stage, Worker
 from pipeline.embedded import EmbeddedServer
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LAST_PORT = 65_535
 # A child that ran this long had started well: its next crash is a new matter, and no wrong setting of ours.
 SETTLED_AFTER = 30.0
 FIRST_PAUSE = 1.0
@@ -250,9 +251,13 @@ class ProcessTree:
 def _environments(
     settings: Settings, processes: Mapping[str, Sequence[str]], variables: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
-    """What each process is told; of the workers each has a port of its own for its figures."""
+    """What each process is told; of the workers each has a port of its own for its figures. Raises SettingsError
+    where there are not enough."""
     shared, port = child_environment(settings, **variables), settings.metrics.port
     workers = [name for name, (kind, *_) in processes.items() if kind == "worker"] if port else []
+    if port + len(workers) - 1 > LAST_PORT:
+        first = LAST_PORT + 1 - len(workers)
+        raise SettingsError(f"RIACHO_METRICS_PORT = {port}: {len(workers)} workers need {first} or less, or 0")
     ports = {name: {"RIACHO_METRICS_PORT": str(port + n)} for n, name in enumerate(workers)}
     return {name: shared | ports.get(name, {}) for name in processes}
 

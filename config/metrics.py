@@ -1,11 +1,12 @@
 """The OTel SDK for figures, set up from the standard OTEL_* variables: for Prometheus where it is served, and over
 OTLP where an endpoint is configured."""
 
+import functools
 import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -58,11 +59,17 @@ LOGGERS = (
 )
 
 
+def _nothing() -> None:
+    """There is nothing to end."""
+
+
 class Metering(NamedTuple):
-    """What was set up: where Prometheus finds this process's figures, if it does; whether they are sent, too."""
+    """What was set up: where Prometheus finds this process's figures, if it does; whether they are sent, too; and
+    what sends the last ones."""
 
     registry: CollectorRegistry | None = None
     pushed: bool = False
+    end: Callable[[], None] = _nothing
 
 
 UNMETERED = Metering()
@@ -74,18 +81,17 @@ def metering(process: str, *, served: bool) -> Iterator[Metering]:
 
     On leaving, what is collected is sent, within LAST_FLUSH; a collector that is away is not waited for longer.
     """
-    provider, metering = set_up_metrics(process, served=served)
+    made = set_up_metrics(process, served=served)
     try:
-        yield metering
+        yield made
     finally:
-        if provider:
-            _shut_down(provider)
+        made.end()
 
 
-def set_up_metrics(process: str, *, served: bool) -> tuple[MeterProvider | None, Metering]:
-    """As `metering`, for whoever ends it. Where nobody would get the figures, there is no provider."""
+def set_up_metrics(process: str, *, served: bool) -> Metering:
+    """As `metering`, for whoever ends it. Where nobody would get the figures, nothing is collected."""
     if disabled():
-        return None, UNMETERED
+        return UNMETERED
     readers: list[MetricReader] = []
     registry = CollectorRegistry() if served else None
     if registry:
@@ -93,10 +99,10 @@ def set_up_metrics(process: str, *, served: bool) -> tuple[MeterProvider | None,
     if pushed := _pushing() if _is_pushed() else None:
         readers.append(pushed)
     if not readers:
-        return None, UNMETERED
+        return UNMETERED
     provider = provider_of(process, readers)
     metrics.set_meter_provider(provider)
-    return provider, Metering(registry, pushed is not None)
+    return Metering(registry, pushed is not None, functools.partial(_shut_down, provider))
 
 
 def provider_of(process: str, readers: Sequence[MetricReader]) -> MeterProvider:

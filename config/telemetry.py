@@ -1,6 +1,7 @@
 """The OTel SDK, set up from the standard OTEL_* variables; without an endpoint there is none."""
 
 import atexit
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -54,30 +55,38 @@ RATIOS: dict[str, Callable[[float], Sampler]] = {
 }
 
 
-def set_up(process: str) -> None:
-    """Export spans, over OTLP if an endpoint is configured. `process` is the kind: api, worker.
+def set_up(process: str) -> Callable[[], None]:
+    """Export spans, over OTLP if an endpoint is configured. `process` is the kind: api, worker. Returns what sends
+    the last ones, for a process that ends itself without ado; any other does so anyway.
 
     Raises SettingsError."""
     if _kind() == "none":
-        return
+        return _nothing
     os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")  # they count what is dropped
     try:
-        _export(process)
+        processor = _export(process)
     except ValueError as error:
         raise SettingsError(f"a variable OTEL_… cannot be used: {error}") from None
+    last_words = functools.partial(_say_last_words, processor)
+    atexit.register(last_words)
+    return last_words
 
 
-def _export(process: str) -> None:
+def _nothing() -> None:
+    """Nothing was exported."""
+
+
+def _export(process: str) -> BatchSpanProcessor:
     exporter = _exporter()
     # Its own count of spans costs more than those that are not sampled.
     uncounted = metrics.NoOpMeterProvider()
     provider = TracerProvider(_sampler(), resource(process), shutdown_on_exit=False, meter_provider=uncounted)
     processor = BatchSpanProcessor(Counting(exporter))
     provider.add_span_processor(processor)
-    atexit.register(_say_last_words, processor)
     for logger in LOGGERS:
         logging.getLogger(logger).addFilter(Seldom())
     trace.set_tracer_provider(provider)
+    return processor
 
 
 def trace_url() -> str:
@@ -129,9 +138,12 @@ class Counting(SpanExporter):
         )
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._other.export(spans)
-        if result is not SpanExportResult.SUCCESS:
-            self._refused.add(len(spans))
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._other.export(spans)
+        finally:
+            if result is not SpanExportResult.SUCCESS:
+                self._refused.add(len(spans))
         return result
 
     def shutdown(self) -> None:
@@ -149,6 +161,8 @@ class Seldom(logging.Filter):
         self._next = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if "metrics" in (record.args or ()):  # one exporter tells of both; config.metrics sees to these
+            return True
         if record.created < self._next:
             return False
         self._next = record.created + SILENCE

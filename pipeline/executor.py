@@ -15,7 +15,7 @@ from pipeline import metrics, running, telemetry
 from pipeline.broker import Broker
 from pipeline.errors import BadInput, Permanent, RetryLater, ServerUnavailable
 from pipeline.keys import tokens_of
-from pipeline.message import Delivery, Envelope, IsProbe, Job, opener, seal
+from pipeline.message import Delivery, Envelope, IsProbe, Job, JobId, opener, seal
 from pipeline.outcome import Bury, Done, Ending, Forward, Outcome, Retry, Settled, Throttled
 from pipeline.retry import RetryPolicy
 from pipeline.stage import Context, RateLimit, Stage
@@ -133,6 +133,17 @@ class Executor:
     def _context(self, delivery: Delivery, envelope: Envelope[Any]) -> Context:
         return Context(delivery, envelope, self._report, self._add)
 
+    def _context_of_many(self, delivery: Delivery, envelope: Envelope[Any]) -> Context:
+        """What a job of a batch adds is of its own trace, and not of the batch's."""
+        if not self._traced:
+            return self._context(delivery, envelope)
+
+        async def add(job: Job) -> JobId:
+            with telemetry.below(delivery.trace):
+                return await self._add(job)
+
+        return Context(delivery, envelope, self._report, add)
+
     async def run_batch(self, stage: Stage, deliveries: Sequence[Delivery], slot: Slot) -> list[Ending]:
         """How each delivery of a batch ended. The batch may take as long as its most patient job."""
         endings: dict[int, Ending] = {}
@@ -174,7 +185,7 @@ class Executor:
     async def _call_together(self, stage: Stage, jobs: Sequence[Readied], slot: Slot) -> Sequence[Any]:
         payloads, failure = [envelope.payload for _, envelope in jobs], ""
         try:
-            returned = await stage.handler([self._context(*job) for job in jobs], payloads)
+            returned = await stage.handler([self._context_of_many(*job) for job in jobs], payloads)
         except BaseException as error:  # noqa: BLE001 - as above
             returned, failure = _outcome(error, slot), _kind(error, slot)
         finally:

@@ -1,4 +1,4 @@
-"""A collector that takes spans over OTLP, by HTTP or gRPC, and keeps them."""
+"""A collector that takes spans and figures over OTLP, by HTTP or gRPC, and keeps them."""
 
 import gzip
 import threading
@@ -12,6 +12,11 @@ from typing import Any
 
 import grpc
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as services_of_metrics
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as services
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -43,11 +48,14 @@ class Seen:
 
 
 class Collector:
-    """What came in. `answers` says with which HTTP status a request is answered, and may take its time."""
+    """What came in: spans, and by the kind of process the names of figures and what they are of. `answers` says
+    with which HTTP status a request is answered, and may take its time."""
 
     def __init__(self, answers: Callable[[], int] = lambda: 200) -> None:
         self._lock = threading.Lock()
         self._seen: list[Seen] = []
+        self.figures: dict[str, set[str]] = {}
+        self.resources: dict[str, dict[str, Any]] = {}
         self.answers = answers
         self.requests = 0
         self.address = ""
@@ -67,6 +75,13 @@ class Collector:
         ]
         with self._lock:
             self._seen += found
+
+    def take_figures(self, request: ExportMetricsServiceRequest) -> None:
+        for resource in request.resource_metrics:
+            about = _attributes(resource.resource.attributes)
+            self.resources[about["service.name"]] = about
+            names = self.figures.setdefault(about["service.name"], set())
+            names.update(metric.name for scope in resource.scope_metrics for metric in scope.metrics)
 
 
 def tree(spans: list[Seen], parent: str = "") -> dict[str, Any]:
@@ -94,11 +109,13 @@ def over_http(answers: Callable[[], int] = lambda: 200) -> Iterator[Collector]:
 
     class Requests(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = _unpacked(self.rfile.read(int(self.headers["Content-Length"])), self.headers)
             collector.requests += 1
             status = collector.answers()
             if status == 200 and self.path == "/v1/traces":
-                collector.take(ExportTraceServiceRequest.FromString(_unpacked(body, self.headers)))
+                collector.take(ExportTraceServiceRequest.FromString(body))
+            if status == 200 and self.path == "/v1/metrics":
+                collector.take_figures(ExportMetricsServiceRequest.FromString(body))
             self.send_response(status)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", "0")
@@ -138,8 +155,16 @@ def over_grpc() -> Iterator[Collector]:
             collector.take(request)
             return ExportTraceServiceResponse()
 
+    class ServiceOfMetrics(services_of_metrics.MetricsServiceServicer):
+        def Export(  # noqa: N802
+            self, request: ExportMetricsServiceRequest, _: object
+        ) -> ExportMetricsServiceResponse:
+            collector.take_figures(request)
+            return ExportMetricsServiceResponse()
+
     server = grpc.server(ThreadPoolExecutor(2))
     services.add_TraceServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
+    services_of_metrics.add_MetricsServiceServicer_to_server(ServiceOfMetrics(), server)  # type: ignore[no-untyped-call]
     collector.address = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

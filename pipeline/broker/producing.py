@@ -86,7 +86,8 @@ class Producing(Access):
         partition, trace = self._partition(job), ""
         if self._traced:
             span = telemetry.send(stage, job.key)
-            trace, caller = telemetry.traceparent(span), telemetry.Sending(span, caller)
+            trace = telemetry.traceparent(span)
+            caller = telemetry.Sending(span, caller) if span.is_recording() else caller
         self._intakes[partition].add([self._sealed(stage, job, partition, trace)], caller)
 
     def _taken_in(self, partition: int, offers: list[Offer]) -> "asyncio.Future[list[Added]]":

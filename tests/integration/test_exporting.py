@@ -17,16 +17,16 @@ from tests.processes import environment, run
 pytestmark = pytest.mark.integration
 
 PROGRAM = """
-import sys, time
+import os, sys, time
 from config import SettingsError, telemetry
 from config.metrics import set_up_metrics
 from opentelemetry import trace
 from prometheus_client import generate_latest
 try:
-    telemetry.set_up("worker")
+    send_last = telemetry.set_up("worker")
 except SettingsError as error:
     sys.exit(str(error))
-_, metering = set_up_metrics("worker", served=True)
+metering = set_up_metrics("worker", served=True)
 tracer, began = trace.get_tracer("test"), time.monotonic()
 for number in range(int(sys.argv[1])):
     tracer.start_span(f"span {number}").end()
@@ -34,6 +34,10 @@ print(time.monotonic() - began, flush=True)
 if "count" in sys.argv:
     trace.get_tracer_provider().force_flush()
     print(generate_latest(metering.registry).decode())
+if "at once" in sys.argv:
+    send_last()
+    metering.end()
+    os._exit(1)
 """
 
 
@@ -57,6 +61,14 @@ def test_what_a_process_made_is_out_when_it_ends(
     assert [(span.service, span.name) for span in collector.spans] == [
         ("riacho-worker", f"span {number}") for number in range(3)
     ]
+
+
+def test_one_that_ends_without_ado_can_send_the_last_ones_first() -> None:
+    with over_http() as collector:
+        ended = export(3, "at once", OTEL_EXPORTER_OTLP_ENDPOINT=collector.address)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert len(collector.spans) == 3
+    assert collector.figures["riacho-worker"]
 
 
 @contextmanager

@@ -1,120 +1,55 @@
 """Figures sent over OTLP, by HTTP and gRPC; and collectors that are away, which nothing may wait for."""
 
 import contextlib
-import gzip
 import os
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import grpc
 import pytest
 from opentelemetry import metrics as api_of_metrics
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
-)
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
-    MetricsServiceServicer,
-    add_MetricsServiceServicer_to_server,
-)
 
 from config.metrics import metering
+from tests.otlp import Collector, over_grpc, over_http
 from tests.processes import riacho, stop
 from tests.support import eventually
 
 pytestmark = pytest.mark.integration
 
 
-class Received:
-    """What came, by the kind of process, and the name of the figure."""
+async def told(collector: Collector, process: str, *wanted: str) -> None:
+    """Wait until it was told of these figures."""
 
-    def __init__(self) -> None:
-        self.names: dict[str, set[str]] = {}
-        self.resources: dict[str, dict[str, str]] = {}
+    async def came() -> bool:
+        return set(wanted) <= collector.figures.get(process, set())
 
-    def take(self, request: ExportMetricsServiceRequest) -> None:
-        for resource in request.resource_metrics:
-            about = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
-            self.resources[about["service.name"]] = about
-            names = self.names.setdefault(about["service.name"], set())
-            names.update(metric.name for scope in resource.scope_metrics for metric in scope.metrics)
-
-    async def until(self, process: str, *wanted: str) -> None:
-        async def came() -> bool:
-            return set(wanted) <= self.names.get(process, set())
-
-        await eventually(came, what=f"{wanted} of {process}", deadline=40)
+    await eventually(came, what=f"{wanted} of {process}", deadline=40)
 
 
-@contextlib.contextmanager
-def over_http(received: Received) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            if self.path == "/v1/metrics":
-                received.take(ExportMetricsServiceRequest.FromString(body))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        serving.join()
-
-
-@contextlib.contextmanager
-def over_grpc(received: Received) -> Iterator[str]:
-    class Servicer(MetricsServiceServicer):
-        def Export(  # noqa: N802 - its name in the protocol
-            self, request: ExportMetricsServiceRequest, context: Any
-        ) -> ExportMetricsServiceResponse:
-            received.take(request)
-            return ExportMetricsServiceResponse()
-
-    server = grpc.server(ThreadPoolExecutor(2))
-    add_MetricsServiceServicer_to_server(Servicer(), server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"http://127.0.0.1:{port}"
-    server.stop(None).wait()
-
-
-@pytest.mark.parametrize(("protocol", "collector"), [("http/protobuf", over_http), ("grpc", over_grpc)])
+@pytest.mark.parametrize(("protocol", "collecting"), [("http/protobuf", over_http), ("grpc", over_grpc)])
 async def test_a_worker_sends_its_figures_by_either_protocol(
-    env: dict[str, str], protocol: str, collector: Callable[..., Any]
+    env: dict[str, str], protocol: str, collecting: Callable[[], AbstractContextManager[Collector]]
 ) -> None:
-    received = Received()
-    with collector(received) as endpoint, worker(env | sending_to(endpoint, protocol)) as process:
-        await received.until("riacho-worker", "riacho.worker.slots", "riacho.script.duration")
+    with collecting() as collector, worker(env | sending_to(collector.address, protocol)) as process:
+        await told(collector, "riacho-worker", "riacho.worker.slots", "riacho.script.duration")
         assert stop(process) == 0
-    about = received.resources["riacho-worker"]
+    about = collector.resources["riacho-worker"]
     assert about["deployment.environment.name"] == "test"
     assert about["service.version"]
     assert about["service.instance.id"]
 
 
 async def test_the_service_sends_what_it_sees_of_the_queues_too(env: dict[str, str]) -> None:
-    received = Received()
     stages = ("jobs", "state", "oldest_waiting", "workers", "slots", "high_water_jobs", "low_water_jobs", "paused")
     names = [f"riacho.stage.{name}" for name in (*stages, "demand_jobs", "added", "finished")]
-    with over_http(received) as endpoint:
-        settings = sending_to(endpoint) | {"RIACHO_HTTP_PORT": "0"}
+    with over_http() as collector:
+        settings = sending_to(collector.address) | {"RIACHO_HTTP_PORT": "0"}
         with riacho("api", env=env | settings) as process:
-            await received.until("riacho-api", *names, "riacho.redis.memory_used", "riacho.redis.memory_limit")
+            await told(collector, "riacho-api", *names, "riacho.redis.memory_used", "riacho.redis.memory_limit")
             assert stop(process) == 0
 
 

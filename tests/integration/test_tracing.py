@@ -125,6 +125,25 @@ async def fail(ctx: Context, payload: Number) -> None:
     raise OSError("line is down")
 
 
+async def test_what_a_job_of_a_batch_adds_is_of_its_own_trace(
+    connector: Connector, spans: InMemorySpanExporter
+) -> None:
+    async def together(contexts: Sequence[Context], payloads: Sequence[Number]) -> list[str]:
+        return [str(await ctx.add(Job(stage="second", payload=Number(1)))) for ctx in contexts]
+
+    pipeline = Pipeline([stage("first", together, batch=Batch(2, 5.0)), stage("second", ok)])
+    connect = connector(pipeline)
+    async with connect() as broker, working(connect, pipeline):
+        for job in await add_all(broker, jobs("first", 2)):
+            added = (await until(broker, job, "completed")).result
+            await until(broker, JobId.parse(added), "completed")
+    way: dict[str, Any] = {
+        f"{SENT}.first": {f"{PROCESSED}.first": {f"{SENT}.second": {f"{PROCESSED}.second": {}}}}
+    }
+    for sent in of(spans, "send test.first"):
+        assert tree([span for span in of(spans) if span.trace == sent.trace]) == way
+
+
 async def test_a_replay_is_a_new_trace_linked_to_the_one_it_was_buried_in(
     connector: Connector, spans: InMemorySpanExporter
 ) -> None:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from api.__main__ import app
 from api.processes import UP, _environments, sharing_cores
-from config import load, replaced
+from config import SettingsError, load, replaced
 
 pytestmark = pytest.mark.unit
 
@@ -34,3 +34,9 @@ def test_each_worker_has_a_port_of_its_own_for_its_figures(port: int, given: lis
     environments = _environments(settings, UP, {})
     assert [environments[name]["RIACHO_METRICS_PORT"] for name in ("worker", "transcriber")] == given
     assert environments.keys() == UP.keys()
+
+
+def test_more_workers_than_ports_are_refused_before_any_starts() -> None:
+    settings = replaced(load(environ={}), metrics={"port": 65_535})
+    with pytest.raises(SettingsError, match="RIACHO_METRICS_PORT = 65535: 2 workers need 65534 or less, or 0"):
+        _environments(settings, UP, {})
