@@ -34,8 +34,8 @@ SHARES = {"off": None, "1_percent": "0.01", "100_percent": "1"}
 CAVEATS = [
     "Load generator, API, worker, collector and Valkey share the machine's cores.",
     "A message is a webhook, its conversation (SQLite) and its reply (outbox): four spans in two processes.",
-    "lost: of the messages a second without tracing, the median of the rounds' ratios; cpu: the same of the CPU "
-    "time that API and worker took for a message, which the machine's other work disturbs less.",
+    "lost: of the messages a second without tracing, as a fraction, the median of the rounds; cpu: the same of "
+    "the CPU time that API and worker took for a message, which the machine's other work disturbs less.",
 ]
 
 
@@ -81,16 +81,16 @@ def _figures(contestants: dict[str, Contestant]) -> dict[str, float]:
     for name, contestant in contestants.items():
         if contestant is not off:
             figures[f"messages_per_second_{name}"] = statistics.median(contestant.rates)
-            figures[f"lost_percent_{name}"] = 100 - _median_ratio(contestant.rates, off.rates)
+            figures[f"lost_at_{name}"] = 1 - _median_ratio(contestant.rates, off.rates)
     figures["cpu_ms_per_message_off"] = statistics.median(off.cpu) * 1000
     for name, contestant in contestants.items():
         if contestant is not off:
-            figures[f"cpu_more_percent_{name}"] = _median_ratio(contestant.cpu, off.cpu) - 100
+            figures[f"cpu_more_at_{name}"] = _median_ratio(contestant.cpu, off.cpu) - 1
     return figures
 
 
 def _median_ratio(those: list[float], of: list[float]) -> float:
-    return 100 * statistics.median(one / other for one, other in zip(those, of, strict=True))
+    return statistics.median(one / other for one, other in zip(those, of, strict=True))
 
 
 def _settings(folder: Path, url: str, name: str) -> Settings:
