@@ -16,7 +16,6 @@ import httptools
 import msgspec
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
-from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from api import tracing
@@ -169,7 +168,7 @@ class Accepting:
             self._broker.submit(job, caller)
             return
         caller.span = tracing.begin(ROUTE)
-        with trace.use_span(caller.span, record_exception=False, set_status_on_exception=False):
+        with telemetry.Below(caller.span):
             self._broker.submit(job, caller)
 
     def response(self, job: Job, added: Added, scheme: str) -> bytes:

@@ -1,7 +1,6 @@
 """Spans of the requests that change something. Those that only look have none: an open page would fill Jaeger."""
 
 from aiohttp import web
-from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 
 from api.access import CALLER
@@ -35,11 +34,11 @@ async def trace_posts(request: web.Request, handler: Handler) -> web.StreamRespo
         return await handler(request)
     parent = request.headers.get("traceparent", "") if CALLER in request else ""
     span = begin(resource.canonical, parent)
-    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-        try:
+    try:
+        with telemetry.Below(span):
             response = await answer_with_problems(request, handler)
-        except BaseException:  # the client is gone
-            span.end()
-            raise
+    except BaseException:  # the client is gone
+        span.end()
+        raise
     end(span, response.status)
     return response

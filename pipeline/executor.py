@@ -107,8 +107,12 @@ class Executor:
 
     async def _run_traced(self, stage: Stage, delivery: Delivery, envelope: Envelope[Any], slot: Slot) -> Ending:
         tried = telemetry.Try(stage, delivery, envelope)
-        with tried.current():
-            ending = await self._call(stage, delivery, envelope, slot)
+        try:
+            with telemetry.Below(tried.span):
+                ending = await self._call(stage, delivery, envelope, slot)
+        except BaseException:
+            tried.leave()
+            raise
         tried.end(ending)
         return ending
 
@@ -139,7 +143,7 @@ class Executor:
             return self._context(delivery, envelope)
 
         async def add(job: Job) -> JobId:
-            with telemetry.below(delivery.trace):
+            with telemetry.Below(telemetry.continued(delivery.trace)):
                 return await self._add(job)
 
         return Context(delivery, envelope, self._report, add)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -42,16 +42,16 @@ def enabled() -> bool:
 
 def start(name: str, kind: SpanKind, attributes: dict[str, Any], *, parent: str | None = None) -> Span:
     """A span below the current one, or below that of a traceparent; below none where that is empty."""
-    context = None if parent is None else trace.set_span_in_context(NonRecordingSpan(_context(parent)), Context())
-    return _tracer.start_span(name, context=context, kind=kind, attributes=attributes)
+    above = None if parent is None else trace.set_span_in_context(continued(parent), Context())
+    return _tracer.start_span(name, context=above, kind=kind, attributes=attributes)
 
 
 def send(stage: "Stage", key: str, replayed: str = "") -> Span:
     """A span for adding a job with this key, to be ended when it is added; in a trace that is not sampled, the one
     it is added in. That of a dead letter is linked to the trace that it was buried in, `replayed`."""
     above = trace.get_current_span()
-    context = above.get_span_context()
-    if context.is_valid and not context.trace_flags.sampled:
+    of = above.get_span_context()
+    if of.is_valid and not of.trace_flags.sampled:
         return above  # to hear the same from the SDK takes 7 µs, and adding a job 25
     return _tracer.start_span(
         f"send {stage.full_name}",
@@ -98,6 +98,8 @@ class Sending:
 
 def sent(span: Span, added: "Added") -> None:
     """Put the answer to a `send` on its span, and end it."""
+    if not span.is_recording():
+        return
     if added.id:
         span.set_attributes({names.MESSAGE: added.id.entry, names.PARTITION: str(added.id.partition)})
     elif added.refusal:
@@ -107,17 +109,29 @@ def sent(span: Span, added: "Added") -> None:
 
 def traceparent(span: Span) -> str:
     """The W3C traceparent of a span; empty for one that belongs to no trace."""
-    context = span.get_span_context()
-    if not context.is_valid:
-        return ""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}"
+    of = span.get_span_context()
+    return f"00-{of.trace_id:032x}-{of.span_id:016x}-{of.trace_flags & 1:02x}" if of.is_valid else ""
 
 
-def below(traceparent: str) -> AbstractContextManager[Span]:
-    """What is traced meanwhile is below the span of a traceparent."""
-    return trace.use_span(
-        NonRecordingSpan(_context(traceparent)), record_exception=False, set_status_on_exception=False
-    )
+class Below:
+    """What is traced meanwhile is below this span. Takes a third of the time that the API's `use_span` does, as it
+    leaves the span alone."""
+
+    __slots__ = ("_before", "_span")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> None:
+        self._before = context.attach(trace.set_span_in_context(self._span))
+
+    def __exit__(self, *_: object) -> None:
+        context.detach(self._before)
+
+
+def continued(traceparent: str) -> Span:
+    """Stands for the span of a traceparent, which is another process's; for none where it is empty."""
+    return NonRecordingSpan(_context(traceparent))
 
 
 class Try:
@@ -129,18 +143,8 @@ class Try:
         self._stage, self._delivery, self._envelope, self._batch = stage, delivery, envelope, batch
         self._started, self._waited = time.time_ns(), delivery.waited()
         sampled = not envelope.trace.endswith(NOT_SAMPLED)
-        self.span = self._span() if sampled else NonRecordingSpan(_context(envelope.trace))
+        self.span = self._span() if sampled else continued(envelope.trace)
         delivery.trace = traceparent(self.span)
-
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """What is traced meanwhile is below it."""
-        with trace.use_span(self.span, record_exception=False, set_status_on_exception=False):
-            try:
-                yield
-            except BaseException:
-                self.leave()
-                raise
 
     def end(self, ending: Ending) -> None:
         """Put how it ended on its span. One that is not sampled gets a span after all where it is worth that."""
