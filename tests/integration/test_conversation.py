@@ -91,8 +91,9 @@ async def test_of_two_that_look_at_the_same_moment_only_the_earlier_is_answered(
         both = asyncio.Barrier(2)
 
         async def unanswered(self, tenant: str, chat: str, since_ms: int) -> list[Message]:
+            found = await super().unanswered(tenant, chat, since_ms)
             await self.both.wait()
-            return await super().unanswered(tenant, chat, since_ms)
+            return found
 
     handler, now = ConversationHandler(Together(store._database), Counting(), 10, patience=60), now_ms()
     one, two = await asyncio.gather(
