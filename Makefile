@@ -37,7 +37,8 @@ lint: setup
 check: lint test
 
 bench: setup
-	$(BIN)/python -m benchmarks webhook
+	$(BIN)/python -m benchmarks run all --quick
+	$(BIN)/python -m benchmarks report
 
 # After changing dependencies in pyproject.toml. The Docker image is built from build.txt and runtime.txt.
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \

@@ -2,7 +2,7 @@
 
 A request takes it when it arrives whole, alone and plain, and there is nothing to say but that its job was taken,
 or why not just now. Any other is left, byte for byte, to aiohttp: so one place answers what is wrong with a
-request, and one knows the rest of HTTP. What is saved is most of what a request costs (benchmarks/http.py).
+request, and one knows the rest of HTTP. What is saved is most of what a request costs (see the benchmark `http`).
 """
 
 import asyncio

@@ -1,115 +1,121 @@
-"""`python -m benchmarks SCENARIO [--json FILE]`."""
+"""`python -m benchmarks SCENARIO [--json FILE]`, or several with `run`."""
 
 import asyncio
+import inspect
+import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import msgspec
 import typer
+from rich.console import Console
 
-from benchmarks import cleanup as cleanup_scenario
-from benchmarks import engine as engine_scenario
-from benchmarks import http as http_scenario
-from benchmarks import tracing as tracing_scenario
-from benchmarks import transcribe as transcribe_scenario
-from benchmarks import webhook as webhook_scenario
-from benchmarks.peers.environments import PeerUnavailable
-from benchmarks.report import Report
-from benchmarks.table import markdown
+from benchmarks.parts.janitor import janitor
+from benchmarks.peers.environments import Unavailable
+from benchmarks.reports import comparison
+from benchmarks.reports.document import document
+from benchmarks.reports.report import Report
+from benchmarks.scenarios import NAMES, module_of
+
+LATEST = Path(".riacho") / "benchmarks" / "report"
 
 app = typer.Typer(help="Measure Riacho.", no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console(highlight=False, stderr=True)
 
 Json = Annotated[Path | None, typer.Option("--json", help="Write knobs, versions and figures to this file.")]
+Folder = Annotated[Path, typer.Option(help="Where a report has its files.")]
 
 
-@app.callback()
-def scenarios() -> None:
-    """Each scenario prints its knobs and figures."""
-
-
-@app.command()
-def webhook(
-    rate: Annotated[float, typer.Option(help="Webhooks a second, sent on time whatever the answers do.")] = 50,
-    seconds: Annotated[float, typer.Option(help="Length of each of the two phases.")] = 20,
-    json: Json = None,
-) -> None:
-    """The webhook's latency on an idle machine, and while transcription keeps every core busy."""
-    _finish(asyncio.run(webhook_scenario.measure(rate=rate, seconds=seconds)), json)
+@app.command("list")
+def names() -> None:
+    """Say what can be measured."""
+    for name in NAMES:
+        typer.echo(f"{name:<14} {_about(name)}")
 
 
 @app.command()
-def engine(
-    jobs: Annotated[int, typer.Option(help="Jobs a round.")] = 100_000,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
-    peers: Annotated[bool, typer.Option(help="Measure the peers too, each installed on its first use.")] = True,
-    json: Json = None,
+def run(
+    scenarios: Annotated[list[str], typer.Argument(help="Which; `all` stands for each.")],
+    quick: Annotated[bool, typer.Option(help="A minute or so for each, and not as exact.")] = False,
+    folder: Folder = LATEST,
 ) -> None:
-    """Adding, consuming, latency at half load, bytes per waiting job; Riacho's beside its peers'."""
-    _finish(engine_scenario.measure(jobs=jobs, rounds=rounds, peers=peers), json)
+    """Measure several scenarios, one file of JSON each; one that cannot be measured here is said, and left out."""
+    chosen = list(NAMES) if "all" in scenarios else scenarios
+    for name in chosen:
+        if name not in NAMES:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(NAMES)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        module = module_of(name)
+        console.print(f"{name}: {_about(name)}", style="bold")
+        try:
+            report = _measured(module.measure, **(module.QUICK if quick else {}))
+        except Unavailable as error:
+            console.print(f"{name} is left out: {error}", style="bold")
+            (folder / f"{name}.json").unlink(missing_ok=True)
+            continue
+        report.show()
+        (folder / f"{name}.json").write_bytes(report.as_json())
 
 
 @app.command()
-def transcribe(
-    batch: Annotated[int, typer.Option(help="Notes in a model call.")] = 8,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 3,
-    seconds: Annotated[float, typer.Option(help="How long notes arrive, at twice what one by one can do.")] = 60,
-    model: Annotated[str, typer.Option(help="A Whisper model's name, or its folder.")] = "base",
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    json: Json = None,
+def report(folder: Folder = LATEST) -> None:
+    """Write report.md and its plots from the files that `run` left in a folder."""
+    typer.echo(document(folder))
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A file of JSON, or a folder of them.")],
+    after: Annotated[Path, typer.Argument(help="The same, of later.")],
+    tolerance: Annotated[
+        float, typer.Option(help="What is not more than that slower is noise, as a fraction.")
+    ] = 0.1,
 ) -> None:
-    """Voice notes in batches beside one by one: audio seconds a second, word errors, memory, latency."""
-    measuring = transcribe_scenario.measure(
-        batch=batch, rounds=rounds, seconds=seconds, model=model, device=device
+    """Say what became slower or faster beyond the noise; exits with 1 if something became slower."""
+    changes = comparison.compare(before, after, tolerance)
+    typer.echo(comparison.table(changes))
+    raise typer.Exit(any(change.worse for change in changes))
+
+
+def _command(name: str) -> Callable[..., None]:
+    """A command with a scenario's knobs as its options."""
+    measure = module_of(name).measure
+    asked = inspect.signature(measure, eval_str=True)
+    to = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Json)
+
+    def command(json: Path | None = None, **knobs: Any) -> None:
+        try:
+            found = _measured(measure, **knobs)
+        except Unavailable as error:
+            raise typer.BadParameter(str(error)) from None
+        found.show()
+        if json:
+            json.write_bytes(found.as_json())
+
+    command.__signature__ = asked.replace(  # type: ignore[attr-defined]
+        parameters=[*asked.parameters.values(), to], return_annotation=None
     )
-    _finish(asyncio.run(measuring), json)
+    command.__annotations__ = {each.name: each.annotation for each in (*asked.parameters.values(), to)}
+    command.__doc__ = measure.__doc__
+    return command
 
 
-@app.command()
-def cleanup(
-    messages: Annotated[int, typer.Option(help="Old messages, and as many fresh ones.")] = 1_000_000,
-    database: Annotated[str, typer.Option(help="sqlite, postgresql, or the address of an empty one.")] = "sqlite",
-    rate: Annotated[float, typer.Option(help="Messages a second that the chat records meanwhile.")] = 100,
-    json: Json = None,
-) -> None:
-    """Old chats deleted among as many fresh ones while chat goes on: how fast, and how long chat has to wait."""
-    _finish(asyncio.run(cleanup_scenario.measure(number=messages, database=database, rate=rate)), json)
+def _measured(measure: Callable[..., Any], **knobs: Any) -> Report:
+    """With nothing left behind, whatever ends it."""
+    with janitor():
+        found = measure(**knobs)
+        report: Report = asyncio.run(found) if inspect.iscoroutine(found) else found
+        return report
 
 
-@app.command()
-def http(
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Length of a round; a stage takes 100,000 jobs.")] = 2,
-    json: Json = None,
-) -> None:
-    """Jobs taken in over HTTP a second, and their latency at half of that; beside Fastify + BullMQ. Needs wrk."""
-    try:
-        report = http_scenario.measure(rounds=rounds, seconds=seconds)
-    except (http_scenario.Unavailable, PeerUnavailable) as error:
-        raise typer.BadParameter(str(error)) from None
-    _finish(report, json)
+def _about(name: str) -> str:
+    return (module_of(name).measure.__doc__ or "").partition("\n")[0]
 
 
-@app.command()
-def tracing(
-    messages: Annotated[int, typer.Option(help="Text messages a round.")] = 400,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 9,
-    json: Json = None,
-) -> None:
-    """The chat's messages a second without tracing, with one trace of a hundred, and with all."""
-    _finish(asyncio.run(tracing_scenario.measure(messages=messages, rounds=rounds)), json)
-
-
-@app.command()
-def table(file: Annotated[Path, typer.Argument(help="What `engine --json` wrote.")]) -> None:
-    """The figures of an engine run as a Markdown table."""
-    typer.echo(markdown(msgspec.json.decode(file.read_bytes(), type=Report)))
-
-
-def _finish(report: Report, file: Path | None) -> None:
-    report.show()
-    if file:
-        file.write_bytes(report.as_json())
-
+for scenario in NAMES:
+    app.command(scenario)(_command(scenario))
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is under way ends as by Ctrl-C
     app()

@@ -1,5 +1,9 @@
 """Riacho's peers: other job engines on Redis, each measured in a process of its own by the same commands.
 
+Who cannot do what a command says answers `{"cannot": "why"}`. By their environment contestants learn how many jobs
+to run at a time (BENCHMARK_CONCURRENCY; 100), and how many seconds to wait before a second try (BENCHMARK_BACKOFF;
+2).
+
 A contestant's process prints its versions as one line of JSON, then answers one command a line with one line:
 
 | command            | answer                                                                              |
@@ -7,5 +11,7 @@ A contestant's process prints its versions as one line of JSON, then answers one
 | `add JOBS BULK`    | seconds it took to add so many, `BULK` a call                                       |
 | `work JOBS`        | seconds from starting a worker to the last of so many waiting jobs being settled    |
 | `latency JOBS`     | p50 and p99 in ms of so many jobs, from being due to their handler                  |
+| `storm JOBS`       | as `work`, but each job fails twice before it comes through                         |
+| `fan_out JOBS N`   | as `work`, but each job adds N others, until these are settled, too                 |
 | `produce JOBS RATE`| seconds it took to add so many, each when it is due, `RATE` a second, open loop     |
 """

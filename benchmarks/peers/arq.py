@@ -44,7 +44,7 @@ async def work(url: str, jobs: int, handler: Handler) -> float:
 
 async def _worker(url: str, handler: Handler, countdown: Countdown) -> Worker:
     async def order(_: object, job: Job) -> None:
-        handler(job["due"])
+        handler(job["number"], job["due"])
 
     async def settled(_: object) -> None:
         countdown.one()

@@ -45,7 +45,7 @@ async def work(url: str, jobs: int, handler: Handler) -> float:
     countdown = Countdown(jobs)
 
     async def order(job: Any, _: str) -> None:
-        handler(job.data["due"])
+        handler(job.data["number"], job.data["due"])
 
     # Without redis-py's own time-out of 5 s: it cuts off blocking reads, which the worker then retries 15 s later.
     client = Redis.from_url(url, decode_responses=True, max_connections=2 * CONCURRENCY, socket_timeout=None)

@@ -17,8 +17,8 @@ CACHE = Path(".riacho") / "benchmarks"
 LONGEST_SET_UP = 300  # seconds
 
 
-class PeerUnavailable(Exception):
-    """A peer cannot be measured here; the message says why."""
+class Unavailable(Exception):
+    """Something cannot be measured here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Command:
 
 def riacho() -> Command:
     """Riacho as it is installed here."""
-    return Command((sys.executable, "-m", "benchmarks.riacho"), HERE.parent.parent)
+    return Command((sys.executable, "-m", "benchmarks.peers.riacho"), HERE.parent.parent)
 
 
 def python_peer(name: str) -> Command:
@@ -76,7 +76,7 @@ def _folder(name: str, locked: bytes) -> Path:
 def _tool(name: str) -> str:
     found = shutil.which(name)
     if not found:
-        raise PeerUnavailable(f"{name} is not installed")
+        raise Unavailable(f"{name} is not installed")
     return found
 
 
@@ -84,9 +84,9 @@ def _run(command: tuple[str, ...], folder: Path) -> None:
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=LONGEST_SET_UP)  # noqa: S603
     except subprocess.TimeoutExpired:
-        raise PeerUnavailable(f"installing it took more than {LONGEST_SET_UP} s") from None
+        raise Unavailable(f"installing it took more than {LONGEST_SET_UP} s") from None
     except subprocess.CalledProcessError as error:
-        raise PeerUnavailable(f"installing it failed: {_last_line(error.stderr)}") from error
+        raise Unavailable(f"installing it failed: {_last_line(error.stderr)}") from error
 
 
 def _last_line(text: str) -> str:

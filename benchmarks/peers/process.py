@@ -2,30 +2,34 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from benchmarks.peers.environments import Command, PeerUnavailable
+from benchmarks.peers.environments import Command, Unavailable
 
 LONGEST_ANSWER = 120.0  # seconds; a process that is silent for longer is ended
 
 
 class Process:
-    """Context manager: a contestant's process while it lasts. Raises PeerUnavailable where it ends too early."""
+    """Context manager: a contestant's process while it lasts. Raises Unavailable where it ends too early."""
 
-    def __init__(self, command: Command, url: str) -> None:
+    def __init__(self, command: Command, url: str, variables: Mapping[str, str] | None = None) -> None:
         self._command = command
         self._url = url
+        self._variables = variables or {}
 
     def __enter__(self) -> Self:
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(  # noqa: S603 - a contestant's own program
             [*self._command.arguments, self._url],
             cwd=self._command.folder,
+            env={**os.environ, **self._variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -34,7 +38,7 @@ class Process:
         )
         try:
             self.versions: dict[str, str] = self.answer()
-        except PeerUnavailable:
+        except Unavailable:
             self.__exit__(None, None, None)
             raise
         return self
@@ -64,8 +68,11 @@ class Process:
         line = cast("IO[str]", self._process.stdout).readline()
         alarm.cancel()
         if not line:
-            raise PeerUnavailable(f"its process ended: {self._last_words()}")
-        return json.loads(line)
+            raise Unavailable(f"its process ended: {self._last_words()}")
+        answer = json.loads(line)
+        if isinstance(answer, dict) and "cannot" in answer:
+            raise Unavailable(answer["cannot"])
+        return answer
 
     def _last_words(self) -> str:
         if self._process.wait() == -signal.SIGKILL:

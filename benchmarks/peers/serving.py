@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import os
 import platform
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -14,13 +16,14 @@ from typing import Any
 
 import uvloop
 
-CONCURRENCY = 100  # jobs a worker runs at a time
+CONCURRENCY = int(os.environ.get("BENCHMARK_CONCURRENCY", "100"))  # jobs a worker runs at a time
 ATTEMPTS = 4
-BACKOFF = 2.0  # seconds before the second attempt, doubled for each one after
+BACKOFF = float(os.environ.get("BENCHMARK_BACKOFF", "2"))  # seconds before the second attempt, then doubled
+FAILURES = 2  # of each job in a storm
 TEXT = "two large pizzas for tonight"
 
 Job = dict[str, Any]
-Handler = Callable[[float], None]
+Handler = Callable[[int, float], None]  # number and due of a job
 Add = Callable[[list[Any]], Coroutine[Any, Any, object]]
 
 
@@ -31,13 +34,21 @@ def job(number: int, due: float = 0.0) -> Job:
 
 @dataclass(frozen=True)
 class Contestant:
-    """One engine. `work` settles so many jobs, tells the handler when each was due, and returns its seconds."""
+    """One engine. `work` settles so many jobs, gives each to the handler, which may raise, and returns its
+    seconds. `fan_out` works so many jobs, each of which adds so many to another queue, until these are settled;
+    what cannot be done is a word of why not."""
 
     libraries: tuple[str, ...]
     producer: Callable[[str], AbstractAsyncContextManager[Add]]
     work: Callable[[str, int, Handler], Awaitable[float]]
     calls: int  # adds at a time
     job: Callable[[int, float], Any] = job
+    fan_out: Callable[[str, int, int], Awaitable[float]] | str = "nobody has written down how it does that"
+    retries: str = ""  # why it cannot try again a moment later, if so
+
+
+class Failure(Exception):
+    """What a job in a storm fails with."""
 
 
 class Countdown:
@@ -89,16 +100,33 @@ class Session:
             return time.perf_counter() - started
 
     async def work(self, jobs: int) -> float:
-        return await self._contestant.work(self._url, jobs, lambda _: None)
+        return await self._contestant.work(self._url, jobs, lambda *_: None)
 
     async def latency(self, jobs: int) -> list[float]:
         latencies: list[float] = []
 
-        def timed(due: float) -> None:
+        def timed(_: int, due: float) -> None:
             latencies.append((time.perf_counter() - due) * 1000)
 
         await self._contestant.work(self._url, jobs, timed)
         return [statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]]
+
+    async def storm(self, jobs: int) -> Any:
+        """Each fails twice."""
+        if self._contestant.retries:
+            return {"cannot": self._contestant.retries}
+        tries: Counter[int] = Counter()
+
+        def failing(number: int, _: float) -> None:
+            tries[number] += 1
+            if tries[number] <= FAILURES:
+                raise Failure
+
+        return await self._contestant.work(self._url, jobs, failing)
+
+    async def fan_out(self, jobs: int, children: int) -> Any:
+        fan_out = self._contestant.fan_out
+        return {"cannot": fan_out} if isinstance(fan_out, str) else await fan_out(self._url, jobs, children)
 
     async def produce(self, jobs: int, rate: int) -> float:
         """In ticks of a millisecond; a call that takes long holds up no other."""

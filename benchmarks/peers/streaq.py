@@ -17,7 +17,7 @@ from benchmarks.peers.serving import ATTEMPTS, CONCURRENCY, Add, Contestant, Han
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Add]:
-    worker, order = _worker(url, lambda _: None)
+    worker, order = _worker(url, lambda *_: None)
 
     async def add(jobs: list[Job]) -> None:
         if len(jobs) == 1:
@@ -46,7 +46,7 @@ async def work(url: str, jobs: int, handler: Handler) -> float:
 
 def _worker(url: str, handler: Handler) -> tuple[Any, Any]:
     async def order(job: Job) -> None:
-        handler(job["due"])
+        handler(job["number"], job["due"])
 
     worker = Worker(url, concurrency=CONCURRENCY, handle_signals=False)
     return worker, worker.task(name="order", max_tries=ATTEMPTS, silent=True, ttl=0)(order)

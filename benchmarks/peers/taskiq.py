@@ -49,7 +49,7 @@ async def work(url: str, jobs: int, handler: Handler) -> float:
     countdown = Countdown(jobs)
 
     async def order(job: Job) -> None:
-        handler(job["due"])
+        handler(job["number"], job["due"])
         countdown.one()
 
     broker = _broker(url)

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from benchmarks.postgres import NotInstalled, address, cluster
+from benchmarks.parts.postgres import NotInstalled, address, cluster
 from config import Settings
 from config.metrics import provider_of
 from pipeline import metrics, telemetry

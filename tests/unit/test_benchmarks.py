@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.engine import PEERS, RIACHO, Entrant, Run, ratios
+from benchmarks.parts.contest import Contest
+from benchmarks.parts.server import Server
 from benchmarks.peers import environments
-from benchmarks.peers.environments import Command, PeerUnavailable, node_peer, python_peer
+from benchmarks.peers.entrants import PEERS, RIACHO, Entrant
+from benchmarks.peers.environments import Command, Unavailable, node_peer, python_peer
 from benchmarks.peers.process import Process
 from benchmarks.peers.serving import Contestant, Countdown, Handler, Session
-from benchmarks.report import Report
-from benchmarks.table import COLUMNS, markdown
+from benchmarks.reports.document import contestants
+from benchmarks.reports.report import Report
+from benchmarks.scenarios.engine import RATIOS, ratios
 from stages.audio.decode import RATE, decode
 
 pytestmark = pytest.mark.unit
@@ -31,7 +34,7 @@ LOCKS = sorted(environments.HERE.glob("*.txt"))
 
 
 def figures(suffix: str, value: float) -> dict[str, float]:
-    return {name + suffix: value for name in COLUMNS}
+    return {name + suffix: value for name in RATIOS.values()}
 
 
 def test_a_ratio_is_ours_divided_by_theirs() -> None:
@@ -51,15 +54,15 @@ def test_there_is_no_ratio_to_a_peer_that_was_left_out() -> None:
 
 
 def test_the_table_has_a_row_for_each_contestant_that_was_measured() -> None:
-    measured = figures("", 1234.5) | figures("_bullmq", 12.34) | {"consume_per_second_arq": 99.0}
-    lines = markdown(Report("engine", {}, measured | ratios(measured), [])).splitlines()
-    assert [line.split(" | ")[:2] for line in lines[2:5]] == [
-        ["| Riacho", "1,234"],
-        ["| BullMQ", "12.3"],
-        ["| arq", "not measured"],
-    ]
-    assert {line.count("|") for line in lines[:5]} == {len(COLUMNS) + 2}
-    assert "| `bulk_add_vs_bullmq` | 100.04 |" in lines
+    measured = figures("", 1234.5) | figures("_bullmq", 12.34) | {"consume_per_second_arq": 99.0, "alone": 1.0}
+    report = Report("engine", {}, measured, [], {"consume_per_second_arq": (98.0, 101.0)})
+    head, _, *lines = contestants(report).splitlines()
+    assert "alone" not in head
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[0] for row in rows] == ["Riacho", "BullMQ", "arq"]
+    assert [row[1] for row in rows] == ["1,234", "12.3", "not measured"]
+    assert "99.0 (98.0 to 101)" in rows[2]
+    assert {line.count("|") for line in lines} == {len(RATIOS) + 2}
 
 
 @pytest.mark.parametrize("tool", ["node", "npm"])
@@ -67,7 +70,7 @@ def test_a_missing_tool_is_named(tool: str, tmp_path: Path, monkeypatch: pytest.
     for name in {"node", "npm"} - {tool}:
         (tmp_path / name).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PeerUnavailable, match=f"^{tool} is not installed$"):
+    with pytest.raises(Unavailable, match=f"^{tool} is not installed$"):
         node_peer("bullmq")
 
 
@@ -80,7 +83,7 @@ def test_a_failed_installation_is_told_and_tried_again(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(subprocess, "run", fail)
     for _ in range(2):
-        with pytest.raises(PeerUnavailable, match=r"^installing it failed: no network$"):
+        with pytest.raises(Unavailable, match=r"^installing it failed: no network$"):
             python_peer("arq")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
     command = python_peer("arq")
@@ -94,15 +97,15 @@ def program(code: str) -> Command:
 
 def test_a_process_that_ends_leaves_its_last_words() -> None:
     with Process(program("say({}); input(); sys.exit('out of luck')"), NOWHERE) as process:
-        with pytest.raises(PeerUnavailable, match="ended: out of luck"):
+        with pytest.raises(Unavailable, match="ended: out of luck"):
             process.ask("add", 50, 50)
-        with pytest.raises(PeerUnavailable, match="ended: out of luck"):
+        with pytest.raises(Unavailable, match="ended: out of luck"):
             process.ask("add", 50, 50)
 
 
 def test_a_silent_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.peers.process.LONGEST_ANSWER", 0.3)
-    with pytest.raises(PeerUnavailable, match="killed"), Process(program("input()"), NOWHERE):
+    with pytest.raises(Unavailable, match="killed"), Process(program("input()"), NOWHERE):
         pass
 
 
@@ -114,21 +117,31 @@ def test_a_process_is_asked_a_line_and_answers_a_line() -> None:
 
 def test_a_peer_that_cannot_start_is_left_out_and_said_so(capsys: pytest.CaptureFixture[str]) -> None:
     def missing() -> Command:
-        raise PeerUnavailable("node is not installed")
+        raise Unavailable("node is not installed")
 
     with ExitStack() as stack:
-        run = Run(NOWHERE, stack)
-        run.enter([Entrant("made_up", "Made-up", 1, 1, missing)])
-    assert run.trials == []
-    assert run.left_out == ["Made-up is left out: node is not installed."]
-    assert run.left_out[0] in capsys.readouterr().err
+        contest = Contest(Server(NOWHERE), stack)
+        contest.enter([Entrant("made_up", "Made-up", 1, 1, missing)])
+    assert contest.standings == []
+    assert contest.left_out == ["Made-up is left out: node is not installed."]
+    assert contest.left_out[0] in capsys.readouterr().err
 
 
-def test_riacho_itself_is_never_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_cannot_do_a_scenario_says_so_and_is_out_of_it() -> None:
     with ExitStack() as stack:
-        run = Run(NOWHERE, stack)
-        with pytest.raises(PeerUnavailable), run._measuring("round", RIACHO):
-            raise PeerUnavailable("it ended")
+        contest = Contest(Server(NOWHERE), stack)
+        command = program("say({}); input(); say({'cannot': 'it knows no retries'}); input()")
+        contest.enter([Entrant("made_up", "Made-up", 1, 1, lambda: command)])
+        contest.each("storm", lambda standing: standing.process.ask("storm", 10))
+        assert contest.standings == []
+    assert contest.left_out == ["Made-up is left out: it knows no retries."]
+
+
+def test_riacho_itself_is_never_left_out() -> None:
+    with ExitStack() as stack:
+        contest = Contest(Server(NOWHERE), stack)
+        with pytest.raises(Unavailable), contest._measuring("round", RIACHO):
+            raise Unavailable("it ended")
 
 
 class Queue:
@@ -149,7 +162,7 @@ class Queue:
     async def work(self, _: str, jobs: int, handler: Handler) -> float:
         countdown = Countdown(jobs)
         for job in [job for call in self.calls for job in call]:
-            handler(job["due"])
+            handler(job["number"], job["due"])
             countdown.one()
         await countdown.wait()
         return 1.5

@@ -10,10 +10,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 
-const CONCURRENCY = 100;
+const CONCURRENCY = Number(process.env.BENCHMARK_CONCURRENCY ?? 100);
 const CALLS = 8;
 const QUEUE = "order";
-const OPTIONS = { attempts: 4, backoff: { type: "exponential", delay: 2000 } };
+const OPTIONS = { attempts: 4, backoff: { type: "exponential", delay: 1000 * (process.env.BENCHMARK_BACKOFF ?? 2) } };
 const path = decodeURIComponent(process.argv[2].replace("unix://", ""));
 
 // Seconds on the clock that all processes of a machine share (Linux).

@@ -1,4 +1,4 @@
-"""The voice notes in notes/, what is said in them, and how a transcript is compared with it."""
+"""The voice notes of this folder, what is said in them, and how a transcript is compared with it."""
 
 import re
 import unicodedata
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-FOLDER = Path(__file__).parent / "notes"
+FOLDER = Path(__file__).parent
 
 
 class VoiceNote(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Clients that only cost: connections that never finish the head of a request, and listeners to events.
 
-A process of its own: `python -m benchmarks.crowd HOST PORT`; says "ready" when all are there, and goes on until
-its standard input ends.
+A process of its own: `python -m benchmarks.parts.crowd HOST PORT`; says "ready" when all are there, and goes on
+until its standard input ends.
 """
 
 import asyncio

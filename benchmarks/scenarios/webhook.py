@@ -9,19 +9,22 @@ import itertools
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import aiohttp
 import msgspec
+import typer
 
 from api.demo import Said, event, free_port, wait_until_ready
 from api.processes import ProcessTree
 from api.signatures import sign
 from benchmarks.notes import FOLDER, voice_notes
-from benchmarks.report import Report
+from benchmarks.reports.report import Report
 from config import Secret, Settings, load, replaced
 from pipeline.embedded import EmbeddedServer
 from stages.audio.model import CLIP
 
+QUICK = {"seconds": 10}
 SECRET = "benchmark"  # noqa: S105 - of a service on loopback that ends with the run
 BACKLOG = 16  # voice notes kept waiting, so that the transcriber never pauses
 CAVEATS = [
@@ -30,8 +33,12 @@ CAVEATS = [
 ]
 
 
-async def measure(*, rate: float, seconds: float) -> Report:
-    """Run both phases on a server and process tree of our own."""
+async def measure(
+    *,
+    rate: Annotated[float, typer.Option(help="Webhooks a second, sent on time whatever the answers do.")] = 50,
+    seconds: Annotated[float, typer.Option(help="Length of each of the two phases.")] = 20,
+) -> Report:
+    """The webhook's latency on an idle machine, and while transcription keeps every core busy."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
         settings = _settings(Path(folder), server.url)
         address = f"http://{settings.http.host}:{settings.http.port}"

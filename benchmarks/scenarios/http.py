@@ -19,21 +19,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 from urllib.request import urlopen
 
 import msgspec
+import typer
 import uvloop
 
 from api.demo import free_port
-from benchmarks.crowd import LISTENERS, SLOW
-from benchmarks.engine import Server
-from benchmarks.peers.environments import node_peer
+from benchmarks.parts.crowd import LISTENERS, SLOW
+from benchmarks.parts.server import Server
+from benchmarks.peers.environments import Unavailable, node_peer
 from benchmarks.peers.process import Process
-from benchmarks.report import Report
+from benchmarks.reports.report import Report
 from config import Secret, child_environment, load, replaced
 from pipeline.embedded import EmbeddedServer
 
+QUICK = {"rounds": 3}
 PATH = "/queue/audio/jobs"
 BODIES = 2_000  # of as many shops, of which each may have 60 unfinished jobs before some are held back
 CONNECTIONS = 64
@@ -58,10 +60,6 @@ CAVEATS = [
 ]
 
 
-class Unavailable(Exception):
-    """What the scenario needs is not here."""
-
-
 @dataclass
 class Contestant:
     """A service under load."""
@@ -72,8 +70,12 @@ class Contestant:
     found: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
-def measure(*, rounds: int, seconds: float) -> Report:
-    """Raises Unavailable, PeerUnavailable."""
+def measure(
+    *,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Length of a round; a stage takes 100,000 jobs.")] = 1.5,
+) -> Report:
+    """Jobs taken in over HTTP a second, and their latency at half of that; beside Fastify + BullMQ. Needs wrk."""
     wrk = shutil.which("wrk")
     if not wrk:
         raise Unavailable("the load comes from wrk, which is not installed (Debian: apt-get install wrk)")
@@ -275,7 +277,7 @@ def _wait_for(address: str) -> None:
 @contextmanager
 def _crowd(address: str) -> Iterator[None]:
     host, port = address.removeprefix("http://").split(":")
-    command = [sys.executable, "-P", "-m", "benchmarks.crowd", host, port]
+    command = [sys.executable, "-P", "-m", "benchmarks.parts.crowd", host, port]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
     try:
         if not process.stdout or not process.stdout.readline():

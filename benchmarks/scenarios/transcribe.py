@@ -18,14 +18,15 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
+import typer
 
 from api.adapters import Adapters, speech_model, transcriber
 from api.root import connector
 from benchmarks.notes import FOLDER, VoiceNote, voice_notes, word_error_rate
-from benchmarks.report import Report
+from benchmarks.reports.report import Report
 from config import Secret, Settings, load, replaced
 from config.settings import Audio
 from pipeline import Broker, Job, Pipeline, Worker
@@ -36,6 +37,7 @@ from stages.audio.weights import locate
 from stages.audio.whisper import WhisperTranscriber
 from stages.jobs import Transcribe
 
+QUICK = {"rounds": 1, "seconds": 20}
 LATE = 600.0  # seconds after which a job is not waited for any longer
 CAVEATS = [
     "The notes are synthetic voices (benchmarks/notes); those longer than a window of Whisper are left out.",
@@ -111,8 +113,15 @@ class Together:
         return _peak_mb()
 
 
-async def measure(*, batch: int, rounds: int, seconds: float, model: str, device: str) -> Report:
-    """All phases, one after the other, on a server and a model of our own."""
+async def measure(
+    *,
+    batch: Annotated[int, typer.Option(help="Notes in a model call.")] = 8,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 3,
+    seconds: Annotated[float, typer.Option(help="How long notes arrive, at twice what one by one can do.")] = 60,
+    model: Annotated[str, typer.Option(help="A Whisper model's name, or its folder.")] = "base",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+) -> Report:
+    """Voice notes in batches beside one by one: audio seconds a second, word errors, memory, latency."""
     audio = {"model": model, "device": device, "batch_size": batch, "concurrency": 4 * batch}
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
         settings = replaced(

@@ -12,13 +12,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from benchmarks import postgres
-from benchmarks.report import Report
+from benchmarks.parts import postgres
+from benchmarks.reports.report import Report
 from pipeline import Context, Job
 from pipeline.message import Delivery, now_ms, seal, unseal
 from stages.cleanup.conversations import ConversationsHandler
@@ -29,6 +30,7 @@ from stages.jobs import Prune
 from stages.ports import Message
 from stages.store import Database, sqlite_file
 
+QUICK = {"messages": 100_000}
 PER_CHAT = 10  # messages
 DAYS = 30.0
 IDLE = 10.0  # seconds that chat is recorded without cleanup
@@ -40,17 +42,22 @@ CAVEATS = [
 ]
 
 
-async def measure(*, number: int, database: str, rate: float) -> Report:
-    """Fill a database with `number` old and as many fresh messages; then chat alone, and chat beside cleanup."""
+async def measure(
+    *,
+    messages: Annotated[int, typer.Option(help="Old messages, and as many fresh ones.")] = 1_000_000,
+    database: Annotated[str, typer.Option(help="sqlite, postgresql, or the address of an empty one.")] = "sqlite",
+    rate: Annotated[float, typer.Option(help="Messages a second that the chat records meanwhile.")] = 100,
+) -> Report:
+    """Old chats deleted among as many fresh ones while chat goes on: how fast, and how long chat has to wait."""
     with tempfile.TemporaryDirectory() as folder, _address(database, Path(folder)) as url:
         started = now_ms()
         async with Database(url) as store:
-            await _fill(url, "old", number, started - int(2 * DAYS * DAY))
-            await _fill(url, "fresh", number, started - DAY)
+            await _fill(url, "old", messages, started - int(2 * DAYS * DAY))
+            await _fill(url, "fresh", messages, started - DAY)
             await _analysed(url)
             figures = await _cleaned(store, rate)
-            figures |= await _left(store, number)
-    knobs: dict[str, float | str] = {"messages": number, "database": database.partition(":")[0], "rate": rate}
+            figures |= await _left(store, messages)
+    knobs: dict[str, float | str] = {"messages": messages, "database": database.partition(":")[0], "rate": rate}
     return Report("cleanup", knobs, figures, CAVEATS)
 
 

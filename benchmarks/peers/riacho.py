@@ -23,7 +23,7 @@ class Order(msgspec.Struct):
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Add]:
-    async with Broker(url, _pipeline(lambda _: None)) as broker:
+    async with Broker(url, _pipeline(lambda *_: None)) as broker:
         await broker.ensure_groups()
         yield broker.add
 
@@ -43,7 +43,7 @@ async def work(url: str, jobs: int, handler: Handler) -> float:
 
 def _pipeline(handler: Handler) -> Pipeline:
     async def order(_: Context, payload: Order) -> None:
-        handler(payload.due)
+        handler(payload.number, payload.due)
 
     stage = Stage(
         queue="bench",

@@ -14,19 +14,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import aiohttp
 import msgspec
+import typer
 
 from api.demo import Said, event, free_port, wait_until_ready
 from api.load import QueueLoad
 from api.processes import ProcessTree
 from api.signatures import sign
-from benchmarks.http import cpu_of
-from benchmarks.report import Report
+from benchmarks.reports.report import Report
+from benchmarks.scenarios.http import cpu_of
 from config import Secret, Settings, load, replaced
 from pipeline.embedded import EmbeddedServer
 
+QUICK = {"messages": 200, "rounds": 5}
 SECRET = "benchmark"  # noqa: S105 - of a service on loopback that ends with the run
 AT_ONCE = 16  # webhooks under way
 PROCESSES = {"api": ["api"], "worker": ["worker"]}
@@ -49,8 +52,12 @@ class Contestant:
     cpu: list[float] = field(default_factory=list)
 
 
-async def measure(*, messages: int, rounds: int) -> Report:
-    """Raises Unavailable where a process does not start."""
+async def measure(
+    *,
+    messages: Annotated[int, typer.Option(help="Text messages a round.")] = 400,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 9,
+) -> Report:
+    """The chat's messages a second without tracing, with one trace of a hundred, and with all."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(EmbeddedServer(folder / "server")).url
@@ -148,7 +155,7 @@ async def _unfinished(http: aiohttp.ClientSession) -> int:
 
 @contextmanager
 def _collector() -> Iterator[str]:
-    command = [sys.executable, "-P", "-m", "benchmarks.collector"]
+    command = [sys.executable, "-P", "-m", "benchmarks.parts.collector"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
         assert process.stdout  # noqa: S101 - it was asked for

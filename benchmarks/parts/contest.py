@@ -1,0 +1,113 @@
+"""Contestants on one server: a process each, one after the other."""
+
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.parts.server import Server
+from benchmarks.peers.entrants import RIACHO, Entrant
+from benchmarks.peers.environments import Unavailable
+from benchmarks.peers.process import Process
+from benchmarks.reports.report import Report
+from pipeline.embedded import EmbeddedServer
+
+Rounds = dict[str, list[float]]
+
+
+@dataclass
+class Standing:
+    """A contestant in this contest, and what was found of it: of each figure a value a round."""
+
+    entrant: Entrant
+    process: Process
+    server: Server
+    found: Rounds = field(default_factory=lambda: defaultdict(list))
+
+    def share(self, jobs: float, bulk: int) -> int:
+        """Its part of so many jobs, in whole calls."""
+        return max(1, int(jobs * self.entrant.share / bulk)) * bulk
+
+    def median(self, figure: str) -> float:
+        return statistics.median(self.found[figure])
+
+
+class Contest:
+    """All contestants that are still in it; one that cannot be measured leaves it, and we say so."""
+
+    def __init__(self, server: Server, stack: ExitStack, variables: dict[str, str] | None = None) -> None:
+        self.server = server
+        self.standings: list[Standing] = []
+        self.left_out: list[str] = []
+        self._console = Console(highlight=False, stderr=True)
+        self._stack = stack
+        self._variables = variables or {}
+
+    def enter(self, entrants: Sequence[Entrant]) -> None:
+        for entrant in entrants:
+            with self._measuring("start", entrant):
+                process = self.process(entrant, self._stack)
+                self.standings.append(Standing(entrant, process, self.server))
+
+    def process(self, entrant: Entrant, stack: ExitStack) -> Process:
+        """Another process of a contestant, which lasts as long as the stack. Raises Unavailable."""
+        return stack.enter_context(Process(entrant.command(), self.server.url, self._variables))
+
+    def each(self, what: str, measure: Callable[[Standing], None]) -> None:
+        """One after the other. Who cannot do this is out of it, and of what comes after."""
+        for standing in list(self.standings):
+            with self._measuring(what, standing.entrant):
+                measure(standing)
+
+    def report(
+        self,
+        scenario: str,
+        knobs: dict[str, float | str],
+        caveats: list[str],
+        ratios: Callable[[dict[str, float]], dict[str, float]] = lambda _: {},
+    ) -> Report:
+        """The medians; a peer's end in its name. `ratios` makes more figures of them."""
+        rounds = {
+            name + standing.entrant.suffix: found
+            for standing in self.standings
+            for name, found in standing.found.items()
+        }
+        report = Report.of(scenario, knobs, rounds, caveats + self.left_out)
+        report.figures |= ratios(report.figures)
+        report.versions |= {
+            standing.entrant.title: _said(standing.process.versions) for standing in self.standings
+        }
+        return report
+
+    @contextmanager
+    def _measuring(self, what: str, entrant: Entrant) -> Iterator[None]:
+        self._console.print(f"{what}: {entrant.title}", style="dim")
+        try:
+            yield
+        except Unavailable as error:
+            if entrant is RIACHO:
+                raise
+            self.left_out.append(f"{entrant.title} is left out: {error}.")
+            self._console.print(self.left_out[-1], style="bold")
+            self.standings = [standing for standing in self.standings if standing.entrant is not entrant]
+
+
+@contextmanager
+def contest(entrants: Sequence[Entrant], **variables: object) -> Iterator[Contest]:
+    """A contest on an embedded server of its own. `variables` are for the contestants' environment."""
+    named = {f"BENCHMARK_{name.upper()}": str(value) for name, value in variables.items()}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(EmbeddedServer(folder))
+        found = Contest(Server(server.url), stack, named)
+        found.enter(entrants)
+        yield found
+
+
+def _said(versions: dict[str, str]) -> str:
+    return ", ".join(f"{library} {number}" for library, number in versions.items())

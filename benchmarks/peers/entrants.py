@@ -1,0 +1,47 @@
+"""Who is measured."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.peers.environments import Command, node_peer, python_peer, riacho
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """`share` and `singles` say how many of the run's jobs it does a round, in bulks and one a call, so that each
+    takes a second or more. `python` marks a Python peer.
+    """
+
+    name: str  # in the names of its figures
+    title: str
+    share: float
+    singles: float
+    command: Callable[[], Command]
+    python: bool = True
+
+    @property
+    def suffix(self) -> str:
+        """What its figures end in: a peer's in its name, Riacho's in nothing."""
+        return "" if self is RIACHO else f"_{self.name}"
+
+
+RIACHO = Entrant("riacho", "Riacho", 1, 0.2, riacho, python=False)
+PEERS = [
+    Entrant("bullmq", "BullMQ", 0.3, 0.2, lambda: node_peer("bullmq"), python=False),
+    Entrant("bullmq_python", "BullMQ for Python", 0.08, 0.04, lambda: python_peer("bullmq_python")),
+    Entrant("taskiq", "taskiq-redis", 0.06, 0.04, lambda: python_peer("taskiq")),
+    Entrant("arq", "arq", 0.05, 0.04, lambda: python_peer("arq")),
+    Entrant("streaq", "streaQ", 0.025, 0.03, lambda: python_peer("streaq")),
+]
+ALL = [RIACHO, *PEERS]
+EVERY = ",".join(peer.name for peer in PEERS)
+
+
+def chosen(names: str) -> list[Entrant]:
+    """Riacho and the peers named, separated by commas. Raises ValueError for one that is not known."""
+    known = {peer.name: peer for peer in PEERS}
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"there is no peer {name!r}; known: {', '.join(known)}")
+    return [RIACHO, *(known[name] for name in asked)]

@@ -1,0 +1,32 @@
+"""What a figure's name says of it."""
+
+# The first that a name has in it tells.
+LESS_IS_BETTER = (
+    "bytes",
+    "_ms",
+    "memory",
+    "cpu_",
+    "lost_at",
+    "commands_per",
+    "error_rate",
+    "seconds",
+    "_mb",
+    "wait",
+)
+MORE_IS_BETTER = ("_per_second", "_vs_")
+PEERS = (
+    *("bullmq", "bull", "bullmq_python", "celery", "taskiq", "streaq", "arq", "saq", "rq", "dramatiq"),
+    *("faststream", "chasquimq", "fastify_bullmq"),
+)
+
+
+def is_peers(name: str) -> bool:
+    """Whether it is measured of a peer alone: a ratio to one is of both."""
+    return "_vs_" not in name and any(name.endswith(f"_{peer}") or name.startswith(f"{peer}_") for peer in PEERS)
+
+
+def more_is_better(name: str) -> bool | None:
+    """None: nobody can say."""
+    if any(part in name for part in MORE_IS_BETTER) and not name.startswith("bytes"):
+        return True
+    return False if any(part in name for part in LESS_IS_BETTER) else None

@@ -1,0 +1,145 @@
+"""The engine alone, beside its peers: adding, consuming, latency at half load, and what a waiting job weighs.
+
+Every contestant is a process of its own (two for latency) and talks to one embedded Valkey over its Unix socket,
+AOF everysec on. They take turns round by round, so that a machine that slows down slows all of them down.
+"""
+
+import time
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from benchmarks.parts.contest import Contest, Standing, contest
+from benchmarks.peers.entrants import EVERY, PEERS, chosen
+from benchmarks.peers.process import Process
+from benchmarks.peers.serving import CONCURRENCY
+from benchmarks.reports.report import Report
+
+QUICK = {"jobs": 50_000, "rounds": 3, "peers": "bullmq,taskiq,streaq"}
+BULK = 50  # jobs a call
+WEIGHED = 20_000  # waiting jobs
+LATENCY_SECONDS = 5
+LATENCY_ROUNDS = 3
+WORKER_START = 0.5  # seconds; they take a tenth of that
+RATIOS = {
+    "bulk_add": "bulk_add_per_second",
+    "single_add": "single_add_per_second",
+    "consume": "consume_per_second",
+    "bytes_per_waiting_job": "bytes_per_waiting_job",
+}
+CAVEATS = [
+    "One process for each contestant's worker and producer, and one for the server, share the machine's cores.",
+    "The handler does nothing, so this is each engine's own cost and no more.",
+    "All over the Unix socket; all with results off and 4 attempts with exponential backoff from 2 s.",
+    "All carry the same: where an engine has no tenant or ordering key, they are fields of its payload.",
+    "bytes_per_waiting_job_bare_bullmq is without those two: its payload is then just short enough (64 bytes) for "
+    "the server to store the job compactly.",
+    "No latency of the Python peers: they fall behind once a producer shares the cores with them.",
+    "A ratio is Riacho's figure divided by the peer's: above 1 is better for rates, below 1 for bytes.",
+]
+
+
+def measure(
+    *,
+    jobs: Annotated[int, typer.Option(help="Jobs a round.")] = 100_000,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
+    peers: Annotated[str, typer.Option(help="Which peers, each installed on its first use.")] = EVERY,
+) -> Report:
+    """Adding, consuming, latency at half load, bytes per waiting job; Riacho's beside its peers'."""
+    with contest(chosen(peers)) as found:
+        found.each("bytes", _weigh)
+        for number in range(rounds):
+            found.each(f"round {number + 1} of {rounds}", lambda standing: _round(standing, jobs))
+        found.each("latency", lambda standing: _latency(found, standing, jobs))
+        knobs: dict[str, float | str] = {"jobs": jobs, "rounds": rounds, "bulk": BULK, "concurrency": CONCURRENCY}
+        return found.report("engine", knobs, CAVEATS, ratios)
+
+
+def _weigh(standing: Standing) -> None:
+    standing.found["bytes_per_waiting_job"] = [_weight(standing, "add")]
+    if standing.entrant.name == "bullmq":
+        standing.found["bytes_per_waiting_job_bare"] = [_weight(standing, "add_bare")]
+
+
+def _weight(standing: Standing, command: str) -> float:
+    standing.process.ask(command, BULK, BULK)  # scripts are loaded then, and not weighed
+    standing.server.empty()
+    before = standing.server.dataset()
+    standing.process.ask(command, WEIGHED, BULK)
+    return (standing.server.dataset() - before) / WEIGHED
+
+
+def _round(standing: Standing, jobs: int) -> None:
+    share, singles = standing.share(jobs, BULK), _whole(jobs * standing.entrant.singles)
+    _timed(standing, "single_add", singles, "add", singles, 1)
+    _timed(standing, "bulk_add", share, "add", share, BULK)
+    _timed(standing, "consume", share, "work", share, empty=False)
+
+
+def _timed(standing: Standing, name: str, jobs: int, command: str, *numbers: int, empty: bool = True) -> None:
+    """How many a second, and what each took."""
+    if empty:
+        standing.server.empty()
+    before = standing.server.usage([standing.process.pid])
+    standing.found[f"{name}_per_second"].append(jobs / standing.process.ask(command, *numbers))
+    for figure, value in standing.server.usage([standing.process.pid]).since(before, jobs).items():
+        standing.found[f"{name}_{figure}"].append(value)
+
+
+def _latency(found: Contest, standing: Standing, jobs: int) -> None:
+    """At half of what goes through from end to end, from a producer in a process of its own.
+
+    Not of the Python peers: they fall behind at half of their rate once a producer shares the cores, and the
+    backlog would be all that is measured.
+    """
+    if standing.entrant.python:
+        return
+    with ExitStack() as stack:
+        producer = found.process(standing.entrant, stack)
+        for _ in range(LATENCY_ROUNDS):
+            flow = _flow(standing, standing.share(jobs, BULK), producer)
+            standing.found["flow_per_second"].append(flow)
+        rate = int(standing.median("flow_per_second") / 2)
+        for _ in range(LATENCY_ROUNDS):
+            p50, p99 = _at(standing, rate, producer)
+            standing.found["p50_ms_at_half_load"].append(p50)
+            standing.found["p99_ms_at_half_load"].append(p99)
+
+
+def _flow(standing: Standing, jobs: int, producer: Process) -> float:
+    """Jobs a second from one end to the other, while as many are added as can be."""
+    standing.server.empty()
+    standing.process.send("work", jobs)
+    time.sleep(WORKER_START)
+    started = time.perf_counter()
+    producer.ask("add", jobs, BULK)
+    standing.process.answer()
+    return jobs / (time.perf_counter() - started)
+
+
+def _at(standing: Standing, rate: int, producer: Process) -> tuple[float, float]:
+    standing.server.empty()
+    standing.process.send("latency", rate * LATENCY_SECONDS)
+    time.sleep(WORKER_START)
+    producer.ask("produce", rate * LATENCY_SECONDS, rate)
+    p50, p99 = standing.process.answer()
+    return p50, p99
+
+
+def ratios(figures: dict[str, float]) -> dict[str, float]:
+    """Riacho's figures divided by its peers', where there are any."""
+    found = {
+        f"{name}_vs_bullmq": figures[measured] / figures[f"{measured}_bullmq"]
+        for name, measured in RATIOS.items()
+        if f"{measured}_bullmq" in figures
+    }
+    consumed = [figures.get(f"consume_per_second_{peer.name}", 0) for peer in PEERS if peer.python]
+    if any(consumed):
+        found["consume_vs_best_python_peer"] = figures["consume_per_second"] / max(consumed)
+    return found
+
+
+def _whole(jobs: float) -> int:
+    """As many whole calls of a bulk."""
+    return max(1, int(jobs / BULK)) * BULK
