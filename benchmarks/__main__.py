@@ -3,7 +3,8 @@
 import asyncio
 import inspect
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from benchmarks.parts.janitor import janitor
 from benchmarks.peers.environments import Unavailable
 from benchmarks.reports import comparison
 from benchmarks.reports.document import document
-from benchmarks.reports.report import Report
+from benchmarks.reports.report import NoReport, Report
 from benchmarks.scenarios import NAMES, module_of
 
 LATEST = Path(".riacho") / "benchmarks" / "report"
@@ -61,7 +62,8 @@ def run(
 @app.command()
 def report(folder: Folder = LATEST) -> None:
     """Write report.md and its plots from the files that `run` left in a folder."""
-    typer.echo(document(folder))
+    with _named():
+        typer.echo(document(folder))
 
 
 @app.command()
@@ -73,7 +75,8 @@ def compare(
     ] = 0.1,
 ) -> None:
     """Say what became slower or faster beyond the noise; exits with 1 if something became slower."""
-    changes = comparison.compare(before, after, tolerance)
+    with _named():
+        changes = comparison.compare(before, after, tolerance)
     typer.echo(comparison.table(changes))
     raise typer.Exit(any(change.worse for change in changes))
 
@@ -85,10 +88,8 @@ def _command(name: str) -> Callable[..., None]:
     to = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Json)
 
     def command(json: Path | None = None, **knobs: Any) -> None:
-        try:
+        with _named():
             found = _measured(measure, **knobs)
-        except Unavailable as error:
-            raise typer.BadParameter(str(error)) from None
         found.show()
         if json:
             json.write_bytes(found.as_json())
@@ -99,6 +100,15 @@ def _command(name: str) -> Callable[..., None]:
     command.__annotations__ = {each.name: each.annotation for each in (*asked.parameters.values(), to)}
     command.__doc__ = measure.__doc__
     return command
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """What cannot be done is said in a line."""
+    try:
+        yield
+    except (NoReport, Unavailable) as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _measured(measure: Callable[..., Any], **knobs: Any) -> Report:

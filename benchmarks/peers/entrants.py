@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.peers.environments import Command, node_peer, python_peer, riacho
+from benchmarks.peers.environments import Command, Unavailable, node_peer, python_peer, riacho
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ EVERY = ",".join(peer.name for peer in PEERS)
 
 
 def chosen(names: str) -> list[Entrant]:
-    """Riacho and the peers named, separated by commas. Raises ValueError for one that is not known."""
+    """Riacho and the peers named, separated by commas. Raises Unavailable for one that is not known."""
     known = {peer.name: peer for peer in PEERS}
     asked = [name.strip() for name in names.split(",") if name.strip()]
     for name in asked:
         if name not in known:
-            raise ValueError(f"there is no peer {name!r}; known: {', '.join(known)}")
+            raise Unavailable(f"there is no peer {name!r}; known: {', '.join(known)}")
     return [RIACHO, *(known[name] for name in asked)]

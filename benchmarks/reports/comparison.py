@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from benchmarks.reports.figures import is_peers, more_is_better
 from benchmarks.reports.markdown import number, row
-from benchmarks.reports.report import Report, read
+from benchmarks.reports.report import Report, read, read_all
 
 
 class Change(NamedTuple):
@@ -22,7 +22,7 @@ class Change(NamedTuple):
 
 def compare(before: Path, after: Path, tolerance: float) -> list[Change]:
     """What is in both. A change is one where each median lies outside of the other's rounds, and by more than
-    `tolerance`: rounds of a few seconds know nothing of how the machine is minutes later."""
+    `tolerance`: rounds of a few seconds know nothing of how the machine is minutes later. Raises NoReport."""
     olds, news = _reports(before), _reports(after)
     return [
         change
@@ -43,7 +43,7 @@ def table(changes: list[Change]) -> str:
 
 
 def _reports(place: Path) -> dict[str, Report]:
-    found = [read(file) for file in (sorted(place.glob("*.json")) if place.is_dir() else [place])]
+    found = read_all(place) if place.is_dir() else [read(place)]
     return {f"{report.scenario} {report.knobs.get('database', '')}".strip(): report for report in found}
 
 

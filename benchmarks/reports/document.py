@@ -6,16 +6,14 @@ from pathlib import Path
 from benchmarks.peers.entrants import ALL, PEERS
 from benchmarks.reports.markdown import number, row
 from benchmarks.reports.plots import draw
-from benchmarks.reports.report import Report, read
+from benchmarks.reports.report import Report, read_all
 
 PAGE = "report.md"
 
 
 def document(folder: Path) -> Path:
-    """Write the page and its plots, and say where. Raises FileNotFoundError where nothing was measured."""
-    reports = [read(file) for file in sorted(folder.glob("*.json"))]
-    if not reports:
-        raise FileNotFoundError(f"there is no report in {folder}: python -m benchmarks run SCENARIO… makes them")
+    """Write the page and its plots, and say where. Raises NoReport."""
+    reports = read_all(folder)
     page = folder / PAGE
     page.write_text(
         "\n".join(["# What was measured", "", *(line for each in reports for line in _part(each, folder))])

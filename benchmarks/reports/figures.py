@@ -1,19 +1,11 @@
 """What a figure's name says of it."""
 
-# The first that a name has in it tells.
-LESS_IS_BETTER = (
-    "bytes",
-    "_ms",
-    "memory",
-    "cpu_",
-    "lost_at",
-    "commands_per",
-    "error_rate",
-    "seconds",
-    "_mb",
-    "wait",
-)
-MORE_IS_BETTER = ("_per_second", "_vs_")
+# The first of them that has a part of the name in it tells.
+BETTER = {
+    ("commands_per", "bytes_per"): False,
+    ("_per_second", "_vs_"): True,
+    ("_ms", "memory", "cpu_", "lost_at", "error", "seconds", "_mb"): False,
+}
 PEERS = (
     *("bullmq", "bull", "bullmq_python", "celery", "taskiq", "streaq", "arq", "saq", "rq", "dramatiq"),
     *("faststream", "chasquimq", "fastify_bullmq"),
@@ -27,6 +19,4 @@ def is_peers(name: str) -> bool:
 
 def more_is_better(name: str) -> bool | None:
     """None: nobody can say."""
-    if any(part in name for part in MORE_IS_BETTER) and not name.startswith("bytes"):
-        return True
-    return False if any(part in name for part in LESS_IS_BETTER) else None
+    return next((better for parts, better in BETTER.items() if any(part in name for part in parts)), None)

@@ -94,9 +94,24 @@ class Report(msgspec.Struct):
         return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
 
 
+class NoReport(Exception):
+    """What was to be a report, or a folder of them, is none; the message says what is the matter."""
+
+
 def read(file: Path) -> Report:
-    """Raises OSError, msgspec.ValidationError."""
-    return msgspec.json.decode(file.read_bytes(), type=Report)
+    """Raises NoReport."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Report)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise NoReport(f"{file} is no report that `python -m benchmarks` wrote: {error}") from None
+
+
+def read_all(folder: Path) -> list[Report]:
+    """All in a folder. Raises NoReport, too where there are none."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise NoReport(f"there is no report in {folder}; what makes them is `python -m benchmarks run SCENARIO…`")
+    return [read(file) for file in files]
 
 
 def _processor() -> str:

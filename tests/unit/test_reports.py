@@ -1,0 +1,148 @@
+"""Reports of benchmarks: medians with their spread, what changed between two, the page with its plots."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.__main__ import app
+from benchmarks.reports.comparison import Change, compare
+from benchmarks.reports.document import document
+from benchmarks.reports.figures import is_peers, more_is_better
+from benchmarks.reports.report import Plot, Report, read
+
+pytestmark = pytest.mark.unit
+
+
+def write(file: Path, **rounds: list[float]) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(Report.of("engine", {"jobs": 1}, rounds, ["by a test"]).as_json())
+    return file
+
+
+def changed(
+    tmp_path: Path, before: list[float], after: list[float], figure: str = "bulk_add_per_second"
+) -> list[Change]:
+    return compare(
+        write(tmp_path / "a.json", **{figure: before}), write(tmp_path / "b.json", **{figure: after}), 0.1
+    )
+
+
+def test_a_report_has_medians_and_the_rounds_they_are_of(tmp_path: Path) -> None:
+    report = read(write(tmp_path / "a.json", bulk_add_per_second=[3.0, 1.0, 2.0], bytes=[5.0], none=[]))
+    assert report.figures == {"bulk_add_per_second": 2.0, "bytes": 5.0}
+    assert report.spread == {"bulk_add_per_second": (1.0, 3.0)}
+    assert report.taken
+    assert "cores" in report.versions["machine"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse"),
+    [
+        ([100, 110, 90], [50, 55, 45], True),
+        ([50, 55, 45], [100, 110, 90], False),
+        ([100, 110, 90], [95, 99, 80], None),  # within the rounds of before
+        ([100, 101, 99], [80, 102, 70], None),  # what was before is within the rounds of after
+        ([100, 101, 99], [95, 96, 94], None),  # less than a tenth
+        ([100], [80], True),
+    ],
+)
+def test_what_is_outside_of_both_their_rounds_is_a_change(
+    tmp_path: Path, before: list[float], after: list[float], *, worse: bool | None
+) -> None:
+    assert [change.worse for change in changed(tmp_path, before, after)] == ([] if worse is None else [worse])
+
+
+def test_more_milliseconds_are_worse_and_peers_are_not_judged(tmp_path: Path) -> None:
+    (change,) = changed(tmp_path, [5.0], [9.0], "p99_ms_at_half_load")
+    assert change == Change("engine", "p99_ms_at_half_load", 5.0, 9.0, 0.8, worse=True)
+    assert changed(tmp_path, [5.0], [9.0], "p99_ms_at_half_load_bullmq") == []
+    assert changed(tmp_path, [5.0], [9.0], "jobs") == [], "nobody knows what is better"
+
+
+@pytest.mark.parametrize(
+    ("figure", "better"),
+    [
+        ("bulk_add_per_second", True),
+        ("consume_vs_bullmq", True),
+        ("bytes_per_waiting_job_vs_bullmq", False),
+        ("bytes_per_waiting_job", False),
+        ("accept_p99_ms_at_half_load", False),
+        ("lost_at_1_percent", False),
+        ("consume_cpu_seconds_per_million", False),
+        ("redis_commands_per_second", False),
+        ("batched_audio_seconds_per_second", True),
+        ("first_job_seconds", False),
+        ("chats", None),
+    ],
+)
+def test_a_figure_s_name_says_what_is_better(figure: str, *, better: bool | None) -> None:
+    assert more_is_better(figure) is better
+
+
+@pytest.mark.parametrize(
+    ("figure", "peers"),
+    [
+        ("consume_per_second_arq", True),
+        ("consume_per_second_bullmq_python", True),
+        ("fastify_bullmq_accepted_per_second", True),
+        ("consume_per_second", False),
+        ("consume_vs_bullmq", False),
+    ],
+)
+def test_a_figure_s_name_says_whose_it_is(figure: str, *, peers: bool) -> None:
+    assert is_peers(figure) is peers
+
+
+def test_compare_ends_with_1_where_something_became_worse(tmp_path: Path) -> None:
+    before = write(tmp_path / "before" / "engine.json", bulk_add_per_second=[100.0])
+    after = write(tmp_path / "after" / "engine.json", bulk_add_per_second=[50.0])
+    found = CliRunner().invoke(app, ["compare", str(before.parent), str(after.parent)])
+    assert found.exit_code == 1
+    assert "| engine | `bulk_add_per_second` | 100 | 50.0 | -50% | **worse** |" in found.output
+    same = CliRunner().invoke(app, ["compare", str(before), str(before)])
+    assert (same.exit_code, same.output) == (0, "Nothing changed beyond the noise.\n")
+
+
+def test_what_is_no_report_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[]")
+    found = CliRunner().invoke(app, ["compare", str(tmp_path / "a.json"), str(tmp_path / "none.json")])
+    assert found.exit_code == 2
+    assert "a.json" in found.output
+
+
+def test_the_page_has_tables_and_plots(tmp_path: Path) -> None:
+    report = Report.of(
+        "engine",
+        {"jobs": 5},
+        {"consume_per_second": [1.0, 2.0, 4.0], "consume_per_second_arq": [1.0]},
+        ["so it is"],
+    )
+    report.figures["bytes"] = 136.0
+    report.plots["load"] = Plot("Latency by load", "a second", "ms", {"Riacho": [(1, 2), (2, 3)], "arq": [(1, 4)]})
+    (tmp_path / "engine.json").write_bytes(report.as_json())
+    page = document(tmp_path).read_text()
+    assert "| Riacho | 2 (1 to 4) |\n| arq | 1 |" in page
+    assert "| `bytes` | 136 |" in page
+    assert "![Latency by load](engine-load.png)" in page
+    assert "- so it is" in page
+    assert (tmp_path / "engine-load.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_of_nothing_says_how_to_measure(tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["report", "--folder", str(tmp_path)])
+    assert found.exit_code == 2
+    assert "python -m benchmarks run" in found.output
+
+
+def test_an_unknown_scenario_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["run", "engine", "engin", "--folder", str(tmp_path / "new")])
+    assert found.exit_code == 2
+    assert "engin" in found.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_can_be_measured_is_listed_with_what_it_is_for() -> None:
+    lines = CliRunner().invoke(app, ["list"]).output.splitlines()
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+    assert {"engine", "http", "tracing"} <= {line.split()[0] for line in lines}
