@@ -106,7 +106,8 @@ def test_compare_ends_with_1_where_something_became_worse(tmp_path: Path) -> Non
 
 def test_what_is_no_report_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[]")
-    found = CliRunner().invoke(app, ["compare", str(tmp_path / "a.json"), str(tmp_path / "none.json")])
+    files = [str(tmp_path / "a.json"), str(tmp_path / "none.json")]
+    found = CliRunner().invoke(app, ["compare", *files], env={"COLUMNS": "500"})
     assert found.exit_code == 2
     assert "a.json" in found.output
 
@@ -130,7 +131,7 @@ def test_the_page_has_tables_and_plots(tmp_path: Path) -> None:
 
 
 def test_a_page_of_nothing_says_how_to_measure(tmp_path: Path) -> None:
-    found = CliRunner().invoke(app, ["report", "--folder", str(tmp_path)])
+    found = CliRunner().invoke(app, ["report", "--folder", str(tmp_path)], env={"COLUMNS": "500"})
     assert found.exit_code == 2
     assert "python -m benchmarks run" in found.output
 
