@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import venv
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from benchmarks.peers import environments
 from benchmarks.peers.entrants import PEERS, RIACHO, Entrant
 from benchmarks.peers.environments import Command, Unavailable, node_peer, python_peer
 from benchmarks.peers.process import Process
-from benchmarks.peers.serving import Contestant, Countdown, Handler, Session
+from benchmarks.peers.serving import FAILURES, Contestant, Countdown, Failure, Handler, Session, job, parts
 from benchmarks.reports.document import contestants
 from benchmarks.reports.report import Report
 from benchmarks.scenarios.engine import RATIOS, ratios
@@ -149,6 +151,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.calls: list[list[dict[str, Any]]] = []
+        self.tries: Counter[int] = Counter()
         self.contestant = Contestant(("uvloop",), self.producer, self.work, calls=3)
 
     @asynccontextmanager
@@ -161,9 +164,16 @@ class Queue:
 
     async def work(self, _: str, jobs: int, handler: Handler) -> float:
         countdown = Countdown(jobs)
-        for job in [job for call in self.calls for job in call]:
-            handler(job["number"], job["due"])
-            countdown.one()
+        waiting = deque(job for call in self.calls for job in call)
+        while waiting:
+            job = waiting.popleft()
+            self.tries[job["number"]] += 1
+            try:
+                handler(job["number"], job["due"])
+            except Failure:
+                waiting.append(job)
+            else:
+                countdown.one()
         await countdown.wait()
         return 1.5
 
@@ -183,6 +193,38 @@ async def test_jobs_are_produced_when_they_are_due() -> None:
     p50, p99 = await session.latency(100)
     assert 0 < p50 < p99
     assert await session.work(100) == 1.5
+
+
+async def test_in_a_storm_each_job_fails_twice_and_then_comes_through() -> None:
+    queue = Queue()
+    session = Session(queue.contestant, NOWHERE)
+    await session.add(100, 50)
+    assert await session.storm(100) == 1.5
+    assert queue.tries == Counter(dict.fromkeys(range(100), FAILURES + 1))
+    assert await session.storm(100) == 1.5  # each storm counts anew
+    assert set(queue.tries.values()) == {2 * (FAILURES + 1)}
+
+
+async def test_what_a_contestant_cannot_do_it_is_not_asked_for() -> None:
+    queue = Queue()
+    retries = replace(queue.contestant, retries="it forgets what failed")
+    assert await Session(retries, NOWHERE).storm(10) == {"cannot": "it forgets what failed"}
+    assert queue.tries == {}
+    alone = replace(queue.contestant, fan_out="its jobs add none")
+    assert await Session(alone, NOWHERE).fan_out(10, 3) == {"cannot": "its jobs add none"}
+
+
+async def test_a_contestant_fans_out_itself() -> None:
+    async def fan_out(_: str, jobs: int, children: int) -> float:
+        return jobs * (1 + children) / 100
+
+    assert await Session(replace(Queue().contestant, fan_out=fan_out), NOWHERE).fan_out(10, 9) == 1.0
+
+
+def test_no_two_parts_have_the_same_number() -> None:
+    made = [part for number in range(10) for part in parts(job(number), 7)]
+    assert [part["number"] for part in made] == list(range(70))
+    assert all(part.keys() == job(0).keys() for part in made)
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
