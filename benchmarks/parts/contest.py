@@ -1,5 +1,6 @@
 """Contestants on one server: a process each, one after the other."""
 
+import os
 import statistics
 import tempfile
 from collections import defaultdict
@@ -18,6 +19,8 @@ from benchmarks.reports.report import Report
 from pipeline.embedded import EmbeddedServer
 
 Rounds = dict[str, list[float]]
+# The program of another server than the embedded Valkey, if that is to be measured on.
+SERVER = "BENCHMARK_SERVER"
 
 
 @dataclass
@@ -79,7 +82,7 @@ class Contest:
         }
         report = Report.of(scenario, knobs, rounds, caveats + self.left_out)
         report.figures |= ratios(report.figures)
-        report.versions |= {
+        report.versions |= {"server": self.server.version()} | {
             standing.entrant.title: _said(standing.process.versions) for standing in self.standings
         }
         return report
@@ -99,11 +102,12 @@ class Contest:
 
 @contextmanager
 def contest(entrants: Sequence[Entrant], **variables: object) -> Iterator[Contest]:
-    """A contest on an embedded server of its own. `variables` are for the contestants' environment."""
+    """A contest on a server of its own. `variables` are for the contestants' environment."""
     named = {f"BENCHMARK_{name.upper()}": str(value) for name, value in variables.items()}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(EmbeddedServer(folder))
+        program = os.environ.get(SERVER)
+        server = stack.enter_context(EmbeddedServer(folder, binary=Path(program) if program else None))
         found = Contest(Server(server.url), stack, named)
         found.enter(entrants)
         yield found

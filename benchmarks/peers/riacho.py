@@ -53,13 +53,10 @@ async def _until_settled(url: str, pipeline: Pipeline, jobs: int) -> float:
 def _pipeline(handler: Handler, children: int = 0) -> Pipeline:
     async def order(_: Context, payload: Order) -> Done | None:
         handler(payload.number, payload.due)
-        first = payload.number * children
-        return (
-            Done(forward=tuple(_job(first + part, 0.0, "part") for part in range(children))) if children else None
-        )
+        return Done(forward=_parts(payload, children)) if children else None
 
-    async def part(_: Context, payload: Order) -> None:
-        handler(payload.number, payload.due)
+    async def part(_: Context, __: Order) -> None:
+        pass
 
     return Pipeline([_stage("order", order), *([_stage("part", part)] if children else [])])
 
@@ -74,6 +71,10 @@ def _stage(name: str, handler: StageHandler) -> Stage:
         prefetch=900,
         high_water=100_000_000,
     )
+
+
+def _parts(of: Order, count: int) -> tuple[Job, ...]:
+    return tuple(_job(of.number * count + part, 0.0, "part") for part in range(count))
 
 
 def _job(number: int, due: float, stage: str = "order") -> Job:

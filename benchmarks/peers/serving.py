@@ -77,14 +77,14 @@ def serve(contestant: Contestant) -> None:
     """Answer commands until there are no more; the server's URL is the only argument. Nobody logs: in a storm some
     would write a traceback for each try, and others nothing."""
     logging.disable()
-    _say({"python": platform.python_version()} | {library: version(library) for library in contestant.libraries})
+    say({"python": platform.python_version()} | {library: version(library) for library in contestant.libraries})
     session = Session(contestant, sys.argv[1])
     for line in sys.stdin:
         command, *numbers = line.split()
-        _say(uvloop.run(getattr(session, command)(*map(int, numbers))))
+        say(uvloop.run(getattr(session, command)(*map(int, numbers))))
 
 
-def _say(answer: object) -> None:
+def say(answer: object) -> None:
     print(json.dumps(answer), flush=True)  # noqa: T201 - the protocol
 
 
