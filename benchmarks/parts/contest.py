@@ -36,6 +36,13 @@ class Standing:
         """Its part of so many jobs, in whole calls."""
         return max(1, int(jobs * self.entrant.share / bulk)) * bulk
 
+    def timed(self, name: str, jobs: int, command: str, *numbers: int) -> None:
+        """So many jobs by a command: how many a second, and what each took."""
+        before = self.server.usage([self.process.pid])
+        self.found[f"{name}_per_second"].append(jobs / self.process.ask(command, *numbers))
+        for figure, value in self.server.usage([self.process.pid]).since(before, jobs).items():
+            self.found[f"{name}_{figure}"].append(value)
+
     def median(self, figure: str) -> float:
         return statistics.median(self.found[figure])
 
