@@ -12,8 +12,9 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Usage:
-    """So far: `cpu` in seconds of the processes, `server_cpu` of the server's; `commands` that it was sent (what a
-    script calls counts, too); `memory` is what the processes hold now, in bytes."""
+    """So far: `cpu` in seconds of the processes and of their children that ended, `server_cpu` of the server's;
+    `commands` that it was sent (what a script calls counts, too); `memory` is what the processes hold now, in
+    bytes."""
 
     cpu: float
     server_cpu: float
@@ -26,7 +27,7 @@ class Usage:
         times = [process.cpu_times() for process in found]
         cpu, stats = server.info("cpu"), server.info("commandstats")
         return cls(
-            sum(each.user + each.system for each in times),
+            sum(each.user + each.system + each.children_user + each.children_system for each in times),
             cpu["used_cpu_user"] + cpu["used_cpu_sys"],
             sum(each["calls"] for each in stats.values()),
             sum(process.memory_info().rss for process in found),
