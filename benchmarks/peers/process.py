@@ -64,6 +64,7 @@ class Process:
 
     def answer(self) -> Any:
         alarm = threading.Timer(LONGEST_ANSWER, self._process.kill)
+        alarm.daemon = True  # Ctrl-C does not wait for it
         alarm.start()
         line = cast("IO[str]", self._process.stdout).readline()
         alarm.cancel()
