@@ -7,7 +7,17 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from benchmarks.peers.serving import ATTEMPTS, BACKOFF, CONCURRENCY, TEXT, Add, Contestant, Handler, serve
+from benchmarks.peers.serving import (
+    ATTEMPTS,
+    BACKOFF,
+    CONCURRENCY,
+    TEXT,
+    Add,
+    Contestant,
+    Countdown,
+    Handler,
+    serve,
+)
 from pipeline import Broker, Context, Job, Pipeline, RetryPolicy, Stage, Worker
 
 RETRY = RetryPolicy(attempts=ATTEMPTS, base=BACKOFF)
@@ -23,16 +33,23 @@ class Order(msgspec.Struct):
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Add]:
-    async with Broker(url, _pipeline(lambda *_: None)) as broker:
+    async with Broker(url, stages(lambda *_: None)) as broker:
         await broker.ensure_groups()
         yield broker.add
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
-    pipeline = _pipeline(handler)
+    countdown = Countdown(jobs)
+
+    def counted(number: int, due: float) -> None:
+        handler(number, due)
+        countdown.one()
+
+    pipeline = stages(counted)
     worker, stop = Worker(lambda: Broker(url, pipeline), list(pipeline)), asyncio.Event()
     started = time.perf_counter()
     running = asyncio.create_task(worker.run(stop))
+    await countdown.wait()  # nobody asks while nothing comes: what an idle worker takes is measured, too
     while worker.settler.counts["settled"] < jobs:
         await asyncio.sleep(0.001)
     took = time.perf_counter() - started
@@ -41,7 +58,7 @@ async def work(url: str, jobs: int, handler: Handler) -> float:
     return took
 
 
-def _pipeline(handler: Handler) -> Pipeline:
+def stages(handler: Handler) -> Pipeline:
     async def order(_: Context, payload: Order) -> None:
         handler(payload.number, payload.due)
 

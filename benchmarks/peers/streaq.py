@@ -12,7 +12,7 @@ from typing import Any
 
 from streaq import Worker
 
-from benchmarks.peers.serving import ATTEMPTS, CONCURRENCY, Add, Contestant, Handler, Job, serve
+from benchmarks.peers.serving import ATTEMPTS, CONCURRENCY, Add, Contestant, Countdown, Handler, Job, serve
 
 
 @asynccontextmanager
@@ -30,18 +30,33 @@ async def producer(url: str) -> AsyncIterator[Add]:
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
-    worker, _ = _worker(url, handler)
+    countdown = Countdown(jobs)
+
+    def counted(number: int, due: float) -> None:
+        handler(number, due)
+        countdown.one()
+
+    worker, _ = _worker(url, counted)
+    left = max(0, await _waiting(url) - jobs)
     started = time.perf_counter()
     running = asyncio.create_task(worker.run_async())
-    # It counts a task before it is settled, and deletes a settled one's entry.
-    while worker.counters["completed"] < jobs or await worker.redis.xlen(worker.stream_key + "normal"):
+    await countdown.wait()
+    while await _entries(worker) > left:  # it deletes a settled task's
         await asyncio.sleep(0.001)
-        if running.done():
-            running.result()
     took = time.perf_counter() - started
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     return took
+
+
+async def _waiting(url: str) -> int:
+    worker, _ = _worker(url, lambda *_: None)
+    async with worker:
+        return await _entries(worker)
+
+
+async def _entries(worker: Any) -> int:
+    return int(await worker.redis.xlen(worker.stream_key + "normal"))
 
 
 def _worker(url: str, handler: Handler) -> tuple[Any, Any]:

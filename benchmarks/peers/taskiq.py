@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 from taskiq import SmartRetryMiddleware
-from taskiq.api import run_receiver_task
+from taskiq.receiver import Receiver
 from taskiq.serializers import ORJSONSerializer
 from taskiq_redis import RedisStreamBroker
 
@@ -54,13 +54,17 @@ async def work(url: str, jobs: int, handler: Handler) -> float:
 
     broker = _broker(url)
     broker.register_task(order, "order", retry_on_error=True)
+    acknowledged = await _acknowledged(url)
     started = time.perf_counter()
     await broker.startup()
-    running = asyncio.create_task(run_receiver_task(broker, max_async_tasks=CONCURRENCY, validate_params=False))
+    receiver = Receiver(broker, max_async_tasks=CONCURRENCY, validate_params=False, run_startup=False)
+    finish = asyncio.Event()
+    running = asyncio.create_task(receiver.listen(finish))
     await countdown.wait()
-    await _acknowledged(url)
+    while await _acknowledged(url) < acknowledged + jobs:
+        await asyncio.sleep(0.001)
     took = time.perf_counter() - started
-    running.cancel()
+    finish.set()  # where it is cancelled, `run_receiver_task` now and then starts again
     await asyncio.gather(running, return_exceptions=True)
     await broker.shutdown()
     return took
@@ -76,10 +80,11 @@ async def _nothing(_: Job) -> None:
     """Stands for the task where jobs are added only."""
 
 
-async def _acknowledged(url: str) -> None:
+async def _acknowledged(url: str) -> int:
+    """How many so far: entries stay where they are."""
     async with Redis.from_url(url) as client:
-        while (await client.xpending(QUEUE, QUEUE))["pending"]:
-            await asyncio.sleep(0.001)
+        groups = await client.xinfo_groups(QUEUE) if await client.exists(QUEUE) else []
+        return sum((group["entries-read"] or 0) - group["pending"] for group in groups)
 
 
 if __name__ == "__main__":
