@@ -54,9 +54,18 @@ class Contest:
                 process = self.process(entrant, self._stack)
                 self.standings.append(Standing(entrant, process, self.server))
 
-    def process(self, entrant: Entrant, stack: ExitStack) -> Process:
+    def process(self, entrant: Entrant, stack: ExitStack, **variables: object) -> Process:
         """Another process of a contestant, which lasts as long as the stack. Raises Unavailable."""
-        return stack.enter_context(Process(entrant.command(), self.server.url, self._variables))
+        environment = self._variables | _named(variables)
+        return stack.enter_context(Process(entrant.command(), self.server.url, environment))
+
+    @contextmanager
+    def apart(self, standing: Standing) -> Iterator[Standing]:
+        """A contestant on a server of its own: memory that others' data took is not all given back by one."""
+        with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
+            command = standing.entrant.command()
+            with Process(command, server.url, self._variables) as process:
+                yield Standing(standing.entrant, process, Server(server.url), standing.found)
 
     def each(self, what: str, measure: Callable[[Standing], None]) -> None:
         """One after the other. Who cannot do this is out of it, and of what comes after."""
@@ -100,13 +109,16 @@ class Contest:
 @contextmanager
 def contest(entrants: Sequence[Entrant], **variables: object) -> Iterator[Contest]:
     """A contest on an embedded server of its own. `variables` are for the contestants' environment."""
-    named = {f"BENCHMARK_{name.upper()}": str(value) for name, value in variables.items()}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(EmbeddedServer(folder))
-        found = Contest(Server(server.url), stack, named)
+        found = Contest(Server(server.url), stack, _named(variables))
         found.enter(entrants)
         yield found
+
+
+def _named(variables: dict[str, object]) -> dict[str, str]:
+    return {f"BENCHMARK_{name.upper()}": str(value) for name, value in variables.items()}
 
 
 def _said(versions: dict[str, str]) -> str:

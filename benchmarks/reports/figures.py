@@ -1,6 +1,5 @@
 """What a figure's name says of it."""
 
-# The first that a name has in it tells.
 LESS_IS_BETTER = (
     "bytes",
     "_ms",
@@ -14,6 +13,7 @@ LESS_IS_BETTER = (
     "wait",
 )
 MORE_IS_BETTER = ("_per_second", "_vs_")
+A_COST = ("bytes", "redis_commands")  # whatever else the name says
 PEERS = (
     *("bullmq", "bull", "bullmq_python", "celery", "taskiq", "streaq", "arq", "saq", "rq", "dramatiq"),
     *("faststream", "chasquimq", "fastify_bullmq"),
@@ -27,6 +27,6 @@ def is_peers(name: str) -> bool:
 
 def more_is_better(name: str) -> bool | None:
     """None: nobody can say."""
-    if any(part in name for part in MORE_IS_BETTER) and not name.startswith("bytes"):
+    if any(part in name for part in MORE_IS_BETTER) and not any(part in name for part in A_COST):
         return True
     return False if any(part in name for part in LESS_IS_BETTER) else None
