@@ -8,7 +8,7 @@ Unavailable.
 from importlib import import_module
 from types import ModuleType
 
-NAMES = ("engine", "http", "webhook", "tracing", "transcribe", "cleanup")
+NAMES = ("engine", "http", "webhook", "tracing", "transcribe", "cleanup", "big-backlog", "idle", "cold-start")
 
 
 def module_of(name: str) -> ModuleType:
