@@ -23,8 +23,9 @@ LOOKED_AT_EVERY = 0.1  # seconds; a look goes through all processes of the machi
 @dataclass(frozen=True)
 class Usage:
     """So far: `cpu` in seconds of the processes, `server_cpu` of the server's; `commands` that it was sent (what a
-    script calls counts, too); `memory` is what the processes hold now, in bytes."""
+    script calls counts, too); `memory` is what the processes hold now, in bytes. `at` is when, in seconds."""
 
+    at: float
     cpu: float
     server_cpu: float
     commands: int
@@ -34,6 +35,7 @@ class Usage:
     def of(cls, processes: Sequence[int], server: "Redis") -> Self:
         info = server.info("cpu", "commandstats")
         return cls(
+            time.perf_counter(),
             sum(map(cpu_of, processes)),
             info["used_cpu_user"] + info["used_cpu_sys"],
             sum(stats["calls"] for name, stats in info.items() if name.startswith("cmdstat_")),
@@ -48,8 +50,9 @@ class Usage:
             "redis_commands_per_job": self._commands_since(before) / jobs,
         }
 
-    def over(self, before: "Usage", seconds: float) -> dict[str, float]:
-        """What so many seconds took since then, and what memory is held at their end."""
+    def over(self, before: "Usage") -> dict[str, float]:
+        """What the time since then took, and what memory is held now."""
+        seconds = self.at - before.at
         return {
             "cpu_seconds_per_hour": (self.cpu - before.cpu) / seconds * HOUR,
             "server_cpu_seconds_per_hour": (self.server_cpu - before.server_cpu) / seconds * HOUR,
@@ -67,10 +70,11 @@ class PeakMemory:
     def __init__(self, process: int) -> None:
         self._process = process
         self._over = threading.Event()
-        self._looking = threading.Thread(target=self._look, daemon=True)
+        self._looking = threading.Thread(target=self._keep_looking, daemon=True)
         self.mb = 0.0
 
     def __enter__(self) -> Self:
+        self._look()
         self._looking.start()
         return self
 
@@ -79,12 +83,14 @@ class PeakMemory:
     ) -> None:
         self._over.set()
         self._looking.join()
+        self._look()
+
+    def _keep_looking(self) -> None:
+        while not self._over.wait(LOOKED_AT_EVERY):
+            self._look()
 
     def _look(self) -> None:
-        over = False
-        while not over:
-            over = self._over.wait(LOOKED_AT_EVERY)
-            self.mb = max(self.mb, memory_of(self._process) / MILLION)
+        self.mb = max(self.mb, memory_of(self._process) / MILLION)
 
 
 def cpu_of(process: int) -> float:

@@ -61,15 +61,12 @@ def _round(found: Contest, standing: Standing, seconds: float) -> None:
         process = found.process(standing.entrant, stack)
         process.send("work", NEVER)
         time.sleep(SETTLING)
-        for figure, value in _looked_at(standing.server, [process.pid], seconds).items():
+        before = standing.server.usage([process.pid])
+        time.sleep(seconds)
+        after = standing.server.usage([process.pid])
+        process.must_be_busy()
+        for figure, value in after.over(before).items():
             standing.found[figure].append(value)
-
-
-def _looked_at(server: Server, processes: list[int], seconds: float) -> dict[str, float]:
-    before, began = server.usage(processes), time.perf_counter()
-    time.sleep(seconds)
-    after = server.usage(processes)
-    return after.over(before, time.perf_counter() - began)
 
 
 async def _whole(server: Server, seconds: float) -> dict[str, float]:
@@ -82,7 +79,9 @@ async def _whole(server: Server, seconds: float) -> dict[str, float]:
             async with aiohttp.ClientSession(address) as http:
                 await wait_until_ready(http)
             await asyncio.sleep(SETTLING)
-            found = await asyncio.to_thread(_looked_at, server, tree.pids, seconds)
+            before = server.usage(tree.pids)
+            await asyncio.sleep(seconds)
+            found = server.usage(tree.pids).over(before)
     return {f"up_{figure}": value for figure, value in found.items()}
 
 
