@@ -2,12 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
 
-from benchmarks.peers.serving import ATTEMPTS, BACKOFF, CONCURRENCY, TEXT, Add, Contestant, Handler, serve
+from benchmarks.peers.serving import (
+    ATTEMPTS,
+    BACKOFF,
+    CONCURRENCY,
+    TEXT,
+    Add,
+    Contestant,
+    Countdown,
+    Handler,
+    serve,
+)
 from pipeline import Broker, Context, Done, Job, Pipeline, RetryPolicy, Stage, Worker
 from pipeline.stage import Handler as StageHandler
 
@@ -24,24 +34,28 @@ class Order(msgspec.Struct):
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Add]:
-    async with Broker(url, _pipeline(lambda *_: None)) as broker:
+    async with Broker(url, stages()) as broker:
         await broker.ensure_groups()
         yield broker.add
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
-    return await _until_settled(url, _pipeline(handler), jobs)
+    countdown = Countdown(jobs)
+    return await _until_settled(url, stages(handler, done=countdown.one), countdown, jobs)
 
 
 async def fan_out(url: str, jobs: int, children: int) -> float:
     """Parts are handed on in the step that settles their order."""
-    return await _until_settled(url, _pipeline(lambda *_: None, children), jobs * (1 + children))
+    countdown = Countdown(jobs * (1 + children))
+    pipeline = stages(lambda *_: None, children, countdown.one)
+    return await _until_settled(url, pipeline, countdown, jobs * (1 + children))
 
 
-async def _until_settled(url: str, pipeline: Pipeline, jobs: int) -> float:
+async def _until_settled(url: str, pipeline: Pipeline, countdown: Countdown, jobs: int) -> float:
     worker, stop = Worker(lambda: Broker(url, pipeline), list(pipeline)), asyncio.Event()
     started = time.perf_counter()
     running = asyncio.create_task(worker.run(stop))
+    await countdown.wait()  # nobody asks while nothing comes: what an idle worker takes is measured, too
     while worker.settler.counts["settled"] < jobs:
         await asyncio.sleep(0.001)
     took = time.perf_counter() - started
@@ -50,13 +64,18 @@ async def _until_settled(url: str, pipeline: Pipeline, jobs: int) -> float:
     return took
 
 
-def _pipeline(handler: Handler, children: int = 0) -> Pipeline:
+def stages(
+    handler: Handler = lambda *_: None, children: int = 0, done: Callable[[], None] = lambda: None
+) -> Pipeline:
+    """`done` is called for each job that came through."""
+
     async def order(_: Context, payload: Order) -> Done | None:
         handler(payload.number, payload.due)
+        done()
         return Done(forward=_parts(payload, children)) if children else None
 
     async def part(_: Context, __: Order) -> None:
-        pass
+        done()
 
     return Pipeline([_stage("order", order), *([_stage("part", part)] if children else [])])
 
