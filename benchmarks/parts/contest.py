@@ -38,7 +38,7 @@ class Standing:
         return max(1, int(jobs * self.entrant.share / bulk)) * bulk
 
     def timed(self, name: str, jobs: int, command: str, *numbers: int) -> None:
-        """So many jobs by a command: how many a second, and what each took."""
+        """So many jobs by a command: how many a second, the most memory held meanwhile, and what each took."""
         before = self.server.usage([self.process.pid])
         with PeakMemory(self.process.pid) as memory:
             self.found[f"{name}_per_second"].append(jobs / self.process.ask(command, *numbers))
@@ -75,7 +75,7 @@ class Contest:
     @contextmanager
     def apart(self, standing: Standing) -> Iterator[Standing]:
         """A contestant on a server of its own: memory that others' data took is not all given back by one."""
-        with _server() as server:
+        with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as server:
             command = standing.entrant.command()
             with Process(command, server.url, self._variables) as process:
                 yield Standing(standing.entrant, process, Server(server.url), standing.found)
@@ -123,19 +123,16 @@ class Contest:
 def contest(entrants: Sequence[Entrant], **variables: object) -> Iterator[Contest]:
     """A contest on a server of its own. `variables` are for the contestants' environment."""
     with ExitStack() as stack:
-        server = stack.enter_context(_server())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(_server(folder))
         found = Contest(Server(server.url), stack, _named(variables))
         found.enter(entrants)
         yield found
 
 
-@contextmanager
-def _server() -> Iterator[EmbeddedServer]:
-    """The embedded Valkey, or what BENCHMARK_SERVER names."""
-    named = os.environ.get(SERVER)
-    program = Path(named) if named else None
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder), binary=program) as server:
-        yield server
+def _server(folder: Path) -> EmbeddedServer:
+    program = os.environ.get(SERVER)
+    return EmbeddedServer(folder, binary=Path(program) if program else None)
 
 
 def _named(variables: dict[str, object]) -> dict[str, str]:

@@ -17,6 +17,6 @@ A contestant's process prints its versions as one line of JSON, then answers one
 | `fan_out JOBS N`   | as `work`, but each job adds N others of another kind, until these are settled, too |
 | `produce JOBS RATE`| seconds it took to add so many, each when it is due, `RATE` a second, open loop     |
 
-What `work`, `storm` and `fan_out` work off was put there by `add` before: the clock starts with the worker. Each
-leaves nothing to do behind.
+What `work`, `storm` and `fan_out` work off was put there by `add` before: the clock starts with the worker. The
+latter two leave nothing to do behind.
 """

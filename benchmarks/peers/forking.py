@@ -38,9 +38,11 @@ async def settle(jobs: int, worker: Callable[[Settled], None], processes: int = 
     """Seconds from starting so many processes, each of which runs a worker until it is told to end by SIGTERM, to
     so many jobs being settled by all of them. Raises ChildProcessError if one ends before that."""
     tally = memoryview(mmap(-1, 8 * processes)).cast("q")  # shared: each counts in a place of its own
+    reading, writing = os.pipe()
     started = time.perf_counter()
-    children = [_fork(worker, tally[number : number + 1]) for number in range(processes)]
+    children = [_fork(worker, tally[number : number + 1], writing) for number in range(processes)]
     try:
+        await _readable([reading, *(child.sentinel for child in children)])
         while sum(tally) < jobs:
             await asyncio.sleep(0.001)
             if not all(child.is_alive() for child in children):
@@ -48,16 +50,28 @@ async def settle(jobs: int, worker: Callable[[Settled], None], processes: int = 
         return time.perf_counter() - started
     finally:
         _end(children)
+        os.close(reading)
+        os.close(writing)
 
 
-def _fork(worker: Callable[[Settled], None], count: memoryview) -> BaseProcess:
-    child = get_context("fork").Process(target=_run, args=(worker, count))
+async def _readable(files: list[int]) -> None:
+    """Until the first of them is."""
+    loop, some = asyncio.get_running_loop(), asyncio.Event()
+    for file in files:
+        loop.add_reader(file, some.set)
+    await some.wait()
+    for file in files:
+        loop.remove_reader(file)
+
+
+def _fork(worker: Callable[[Settled], None], count: memoryview, begun: int) -> BaseProcess:
+    child = get_context("fork").Process(target=_run, args=(worker, count, begun))
     child.start()
     return child
 
 
-def _run(worker: Callable[[Settled], None], count: memoryview) -> None:
-    """In the child."""
+def _run(worker: Callable[[Settled], None], count: memoryview, begun: int) -> None:
+    """In the child. `begun` is told of its first."""
     signal.set_wakeup_fd(-1)  # the parent's loop would hear our signals
     os.dup2(2, 1)  # there go the parent's answers
     lock = threading.Lock()
@@ -65,6 +79,8 @@ def _run(worker: Callable[[Settled], None], count: memoryview) -> None:
     def settled() -> None:
         with lock:
             count[0] += 1
+            if count[0] == 1:
+                os.write(begun, b".")
 
     worker(settled)
 

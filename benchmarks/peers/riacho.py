@@ -34,28 +34,27 @@ class Order(msgspec.Struct):
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Add]:
-    async with Broker(url, stages()) as broker:
+    async with Broker(url, stages(lambda *_: None)) as broker:
         await broker.ensure_groups()
         yield broker.add
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
-    countdown = Countdown(jobs)
-    return await _until_settled(url, stages(handler, done=countdown.one), countdown, jobs)
+    return await _until_settled(url, handler, jobs)
 
 
 async def fan_out(url: str, jobs: int, children: int) -> float:
     """Parts are handed on in the step that settles their order."""
-    countdown = Countdown(jobs * (1 + children))
-    pipeline = stages(lambda *_: None, children, countdown.one)
-    return await _until_settled(url, pipeline, countdown, jobs * (1 + children))
+    return await _until_settled(url, lambda *_: None, jobs * (1 + children), children)
 
 
-async def _until_settled(url: str, pipeline: Pipeline, countdown: Countdown, jobs: int) -> float:
+async def _until_settled(url: str, handler: Handler, jobs: int, children: int = 0) -> float:
+    countdown = Countdown(jobs)
+    pipeline = stages(handler, children, countdown.one)
     worker, stop = Worker(lambda: Broker(url, pipeline), list(pipeline)), asyncio.Event()
     started = time.perf_counter()
     running = asyncio.create_task(worker.run(stop))
-    await countdown.wait()  # nobody asks while nothing comes: what an idle worker takes is measured, too
+    await countdown.wait()
     while worker.settler.counts["settled"] < jobs:
         await asyncio.sleep(0.001)
     took = time.perf_counter() - started
@@ -64,18 +63,14 @@ async def _until_settled(url: str, pipeline: Pipeline, countdown: Countdown, job
     return took
 
 
-def stages(
-    handler: Handler = lambda *_: None, children: int = 0, done: Callable[[], None] = lambda: None
-) -> Pipeline:
-    """`done` is called for each job that came through."""
-
+def stages(handler: Handler, children: int = 0, handled: Callable[[], None] = lambda: None) -> Pipeline:
     async def order(_: Context, payload: Order) -> Done | None:
         handler(payload.number, payload.due)
-        done()
+        handled()
         return Done(forward=_parts(payload, children)) if children else None
 
     async def part(_: Context, __: Order) -> None:
-        done()
+        handled()
 
     return Pipeline([_stage("order", order), *([_stage("part", part)] if children else [])])
 

@@ -30,7 +30,7 @@ from benchmarks.peers.serving import (
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Add]:
-    worker, order = _worker(url)
+    worker, order = _worker(url, lambda *_: None)
 
     async def add(jobs: list[Job]) -> None:
         if len(jobs) == 1:
@@ -43,17 +43,16 @@ async def producer(url: str) -> AsyncIterator[Add]:
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
-    countdown = Countdown(jobs)
-    return await _until_settled(url, _worker(url, handler, done=countdown.one)[0], countdown, jobs)
+    return await _until_settled(url, handler, jobs)
 
 
 async def fan_out(url: str, jobs: int, children: int) -> float:
-    countdown = Countdown(jobs * (1 + children))
-    worker, _ = _worker(url, lambda *_: None, children, countdown.one)
-    return await _until_settled(url, worker, countdown, jobs)
+    return await _until_settled(url, lambda *_: None, jobs * (1 + children), children)
 
 
-async def _until_settled(url: str, worker: Any, countdown: Countdown, jobs: int) -> float:
+async def _until_settled(url: str, handler: Handler, jobs: int, children: int = 0) -> float:
+    countdown = Countdown(jobs)
+    worker, _ = _worker(url, handler, children, countdown.one)
     left = max(0, await _waiting(url) - jobs)
     started = time.perf_counter()
     running = asyncio.create_task(worker.run_async())
@@ -67,7 +66,7 @@ async def _until_settled(url: str, worker: Any, countdown: Countdown, jobs: int)
 
 
 async def _waiting(url: str) -> int:
-    worker, _ = _worker(url)
+    worker, _ = _worker(url, lambda *_: None)
     async with worker:
         return await _entries(worker)
 
@@ -77,13 +76,13 @@ async def _entries(worker: Any) -> int:
 
 
 def _worker(
-    url: str, handler: Handler = lambda *_: None, children: int = 0, done: Callable[[], None] = lambda: None
+    url: str, handler: Handler, children: int = 0, handled: Callable[[], None] = lambda: None
 ) -> tuple[Any, Any]:
-    """With the task that adds jobs; `done` is called for each that came through."""
+    """With the task that adds jobs."""
     worker = Worker(url, concurrency=CONCURRENCY, handle_signals=False)
 
     async def add_part(_: Job) -> None:
-        done()
+        handled()
 
     async def take_order(job: Job) -> None:
         try:
@@ -92,7 +91,7 @@ def _worker(
             raise StreaqRetry(delay=BACKOFF * 2 ** (order.context.tries - 1)) from error
         if children:
             await worker.enqueue_many([part.enqueue(child) for child in parts(job, children)])
-        done()
+        handled()
 
     part = worker.task(name="part", max_tries=ATTEMPTS, silent=True, ttl=0)(add_part)
     order = worker.task(name="order", max_tries=ATTEMPTS, silent=True, ttl=0)(take_order)

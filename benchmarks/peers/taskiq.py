@@ -74,22 +74,19 @@ async def _until_settled(url: str, jobs: int, handler: Handler, children: int = 
         countdown.one()
 
     broker.register_task(order, "order", retry_on_error=True)
-    acknowledged = await _acknowledged(url)
+    receiver = Receiver(broker, max_async_tasks=CONCURRENCY, validate_params=False, run_startup=False)
+    finish, settled = asyncio.Event(), await _acknowledged(url) + jobs
     started = time.perf_counter()
     await broker.startup()
-    receiver, finish = (
-        Receiver(broker, max_async_tasks=CONCURRENCY, validate_params=False, run_startup=False),
-        asyncio.Event(),
-    )
-    receiving = asyncio.create_task(receiver.listen(finish))
+    listening = asyncio.create_task(receiver.listen(finish))
     scheduling = asyncio.create_task(run_scheduler_task(TaskiqScheduler(broker, [schedule]), interval=EVERY_LOOK))
     await countdown.wait()
-    while await _acknowledged(url) < acknowledged + jobs or await schedule.get_schedules():
+    while await _acknowledged(url) < settled or await schedule.get_schedules():  # what was sent again is taken out
         await asyncio.sleep(0.001)
     took = time.perf_counter() - started
-    finish.set()  # where it is cancelled, `run_receiver_task` now and then starts again
+    finish.set()  # `run_receiver_task` has to be cancelled, and then starts again now and then
     scheduling.cancel()
-    await asyncio.gather(receiving, scheduling, return_exceptions=True)
+    await asyncio.gather(listening, scheduling, return_exceptions=True)
     await broker.shutdown()
     await schedule.shutdown()
     return took
