@@ -39,3 +39,9 @@ class Usage:
             "server_cpu_seconds_per_million": (self.server_cpu - before.server_cpu) / jobs * MILLION,
             "redis_commands_per_job": (self.commands - before.commands) / jobs,
         }
+
+
+def cpu_of(process: int) -> float:
+    """Seconds a process has used."""
+    times = psutil.Process(process).cpu_times()
+    return float(times.user + times.system)
