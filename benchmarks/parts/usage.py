@@ -1,13 +1,16 @@
 """What a piece of work took: CPU and memory of its processes, CPU and commands of the server."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import psutil
 from redis import Redis
 
 MILLION = 1_000_000
+CPU_CLOCK = 2  # with the process's number it names a clock, as clock_getcpuclockid(3) does
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Usage:
 
 
 def cpu_of(process: int) -> float:
-    """Seconds a process has used."""
-    times = psutil.Process(process).cpu_times()
-    return float(times.user + times.system)
+    """Seconds a process has used, to the microsecond, where `psutil` knows hundredths (Linux)."""
+    return time.clock_gettime(~process << 3 | CPU_CLOCK)
+
+
+def peak_of(process: int) -> int:
+    """The most memory a process has had in use, in bytes (Linux)."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
