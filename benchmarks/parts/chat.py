@@ -164,7 +164,7 @@ class Chat:
         before, epoch = self.spent(), time.time() - time.perf_counter()
 
         async def send(due: Due) -> None:
-            kind: Kind = "audio" if _is_audio(due.number, audio) else "text"
+            kind: Kind = "audio" if is_audio(due.number, audio) else "text"
             await self._send(Asked(kind, due.at + epoch, due.number >= pace.warming))
 
         webhooks = await offer(pace, send)
@@ -217,10 +217,14 @@ class Chat:
     async def _replies(self) -> list[Reply]:
         """To all that were sent."""
         found: list[Reply] = []
-        async with asyncio.timeout(LATEST):
-            while self._asked:
-                await asyncio.sleep(READ_EVERY)
-                found += [Reply(self._asked.pop(sent.to), sent.sent_ms / 1000) for sent in self._new()]
+        end = time.monotonic() + LATEST
+        while self._asked:
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    f"{len(self._asked)} messages have no reply, {LATEST:g} s after the last was sent"
+                )
+            await asyncio.sleep(READ_EVERY)
+            found += [Reply(self._asked.pop(sent.to), sent.sent_ms / 1000) for sent in self._new()]
         return found
 
     def _new(self) -> list[Sent]:
@@ -239,7 +243,7 @@ class Chat:
             answer.raise_for_status()
 
 
-def _is_audio(number: int, share: float) -> bool:
+def is_audio(number: int, share: float) -> bool:
     """Evenly among the others."""
     return int((number + 1) * share) > int(number * share)
 

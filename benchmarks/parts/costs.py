@@ -3,7 +3,7 @@
 import os
 
 from benchmarks.capacity import Costs
-from benchmarks.parts.chat import Burst, Chat, Spent
+from benchmarks.parts.chat import Chat, Spent
 from benchmarks.parts.openloop import Pace
 
 RESTING = 2.0  # seconds
@@ -19,6 +19,7 @@ async def costs_of(chat: Chat, rate: float, seconds: float, notes: int) -> Costs
     talk = await chat.talk(Pace(rate, seconds, WARM_UP))
     text, texts = _less(talk.spent, idle), len(talk.replies)
     waited = await chat.burst(TEXTS, "text")
+    remembered = (waited.adding.dataset + waited.spent.dataset) / waited.messages
     known = chat.server.mean_size("*:dedup:*")
     heard = chat.audio_seconds
     noted = await chat.burst(notes, "audio")
@@ -34,10 +35,10 @@ async def costs_of(chat: Chat, rate: float, seconds: float, notes: int) -> Costs
         transcribed_audio_seconds_per_second=heard / noted.spent.seconds,
         cores=os.cpu_count() or 1,
         note_seconds=heard / notes,
-        waiting_bytes=_waiting_bytes(waited),
+        waiting_bytes=waited.adding.dataset / waited.messages,
         known_bytes=known,
-        text_bytes=_bytes(waited),
-        audio_bytes=_bytes(noted),
+        text_bytes=remembered,
+        audio_bytes=remembered + chat.server.mean_size("*:job:transcribe:*"),
         empty_bytes=empty,
     )
 
@@ -46,12 +47,3 @@ def _less(spent: Spent, idle: Spent) -> dict[str, float]:
     """CPU seconds without what rest would have taken."""
     share = spent.seconds / idle.seconds
     return {name: max(0.0, cpu - idle.cpu[name] * share) for name, cpu in spent.cpu.items()}
-
-
-def _waiting_bytes(burst: Burst) -> float:
-    return burst.adding.dataset / burst.messages
-
-
-def _bytes(burst: Burst) -> float:
-    """That are left of each."""
-    return (burst.adding.dataset + burst.spent.dataset) / burst.messages

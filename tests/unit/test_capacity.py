@@ -1,5 +1,6 @@
 """The capacity model: what so many messages a second take, where a machine is full, and the page that says it."""
 
+import itertools
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.capacity import FULL, HIGH_WATER, KNOWN, MEMORY_SHARE, Costs, Wanted, limits, needs, sustainable
-from benchmarks.parts.chat import Asked, Kind, Reply, kept_up, waiting
+from benchmarks.parts.chat import Asked, Kind, Reply, is_audio, kept_up, waiting
 from benchmarks.reports.report import Report
 from benchmarks.scenarios.capacity_check import highest
 from config import load
@@ -173,6 +174,14 @@ async def test_the_limit_is_found_from_any_guess(guess: float) -> None:
 
     assert await highest(keeps_up, guess, 0.06) == pytest.approx(100, rel=0.06)
     assert len(tried) <= 12
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 1 / 3, 1.0])
+def test_voice_notes_come_evenly_among_texts(share: float) -> None:
+    notes = [number for number in range(600) if is_audio(number, share)]
+    assert len(notes) == pytest.approx(600 * share, abs=1)
+    gaps = {after - before for before, after in itertools.pairwise(notes)}
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
 
 
 async def test_a_search_ends_where_there_is_no_limit() -> None:
