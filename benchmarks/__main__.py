@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +12,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from benchmarks.capacity import Wanted
 from benchmarks.parts.janitor import janitor
 from benchmarks.peers.environments import Unavailable
+from benchmarks.reports import capacity as capacity_page
 from benchmarks.reports import comparison, readme
 from benchmarks.reports.document import document
 from benchmarks.reports.report import NoReport, Report
 from benchmarks.scenarios import NAMES, module_of
 
 LATEST = Path(".riacho") / "benchmarks" / "report"
+COMMITTED = Path(__file__).parent / "results"
 
 app = typer.Typer(help="Measure Riacho.", no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(highlight=False, stderr=True)
@@ -84,6 +88,31 @@ def compare(
         changes = comparison.compare(before, after, tolerance)
     typer.echo(comparison.table(changes))
     raise typer.Exit(any(change.worse for change in changes))
+
+
+@app.command()
+def capacity(
+    rate: Annotated[float, typer.Option(help="Messages a second when there are most.", min=0.001)],
+    audio: Annotated[float, typer.Option(help="How many of a hundred are voice notes.", min=0, max=100)] = 0,
+    daily: Annotated[float | None, typer.Option(help="Messages a second over a whole day, if fewer.")] = None,
+    outage: Annotated[float, typer.Option(help="Seconds without workers that Redis is to survive.")] = 600,
+    busy: Annotated[float, typer.Option(help="How much of what it can do anything is to do, in %.")] = 70,
+    cores: Annotated[int, typer.Option(help="Of a machine; this one's, if not said.")] = os.cpu_count() or 1,
+    folder: Annotated[Path, typer.Option(help="Where chat.json is.")] = COMMITTED,
+) -> None:
+    """Say how many processes and partitions and how much Redis memory so many messages a second take."""
+    wanted = Wanted(
+        rate=rate,
+        audio=audio / 100,
+        daily=rate if daily is None else daily,
+        outage=outage,
+        busy=busy / 100,
+        cores=cores,
+    )
+    try:
+        typer.echo(capacity_page.page(folder, wanted))
+    except (FileNotFoundError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _command(name: str) -> Callable[..., None]:

@@ -40,6 +40,15 @@ class Server:
         """Bytes that its process holds (RSS)."""
         return memory_of(self._client.info("server")["process_id"])
 
+    def used(self) -> int:
+        """Bytes that it has in use."""
+        return int(self._client.info("memory")["used_memory"])
+
+    def mean_size(self, pattern: str) -> float:
+        """Bytes of a key and its value, of those whose names are like this; 0 where there are none."""
+        sizes = [self._client.memory_usage(key, samples=0) or 0 for key in self._client.scan_iter(pattern, 1000)]
+        return sum(sizes) / len(sizes) if sizes else 0.0
+
     def usage(self, processes: Sequence[int]) -> Usage:
         """What these processes and the server took so far."""
         return Usage.of(processes, self._client)

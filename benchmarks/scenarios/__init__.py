@@ -10,7 +10,7 @@ from types import ModuleType
 
 NAMES = (
     *("engine", "retry-storm", "fanout", "order", "big-backlog", "idle", "cold-start"),
-    *("http", "webhook", "tracing", "transcribe", "cleanup"),
+    *("chat", "capacity-check", "http", "webhook", "tracing", "transcribe", "cleanup"),
 )
 
 
