@@ -50,7 +50,7 @@ def measure(
 
         def turn(standing: Standing) -> None:
             with found.apart(standing) as alone:
-                _begin(alone)
+                _begin(alone, drain)
                 lines[standing.entrant.title] = _fill(alone, jobs, fill_seconds)
                 _work_off(alone, drain)
                 _work_off_alone(alone, drain)
@@ -64,12 +64,14 @@ def measure(
     return report
 
 
-def _begin(standing: Standing) -> None:
-    """With few; a first time to warm up."""
-    for _ in range(2):
-        standing.server.empty()
-        standing.process.ask("add", FEW, BULK)
-        standing.found["first_result_seconds_small_backlog"] = [standing.process.ask("work", 1)]
+def _begin(standing: Standing, drain: int) -> None:
+    """Warm up; then a first result of few."""
+    share = standing.share(drain, BULK)
+    standing.process.ask("add", share, BULK)
+    standing.process.ask("work", share)
+    standing.server.empty()
+    standing.process.ask("add", FEW, BULK)
+    standing.found["first_result_seconds_small_backlog"] = [standing.process.ask("work", 1)]
 
 
 def _fill(standing: Standing, jobs: int, longest: float) -> Points:

@@ -22,10 +22,11 @@ from benchmarks.peers.entrants import EVERY, chosen
 from benchmarks.reports.report import Report
 from config import Secret, Settings, load, replaced
 
-QUICK = {"seconds": 5.0, "rounds": 1, "peers": "bullmq,taskiq,streaq"}
+QUICK = {"seconds": 10.0, "rounds": 1, "peers": "bullmq,taskiq,streaq"}
 NEVER = 1_000_000_000  # jobs
 SETTLING = 2.0  # seconds from when a worker was started
 CAVEATS = [
+    "BullMQ and its kin look every five seconds, others more often: few seconds say little.",
     "A worker with one queue (in Riacho: one stage of one partition) that has found nothing since it started.",
     "All are as in `engine`, where they are made fast: arq looks for jobs every millisecond instead of every half "
     "second.",
