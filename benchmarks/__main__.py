@@ -50,17 +50,25 @@ def run(
         if name not in NAMES:
             raise typer.BadParameter(f"{name!r} is none of {', '.join(NAMES)}")
     folder.mkdir(parents=True, exist_ok=True)
+    left_out: dict[str, str] = {}
     for name in chosen:
         module = module_of(name)
         console.print(f"{name}: {_about(name)}", style="bold")
         try:
             report = _measured(module.measure, **(module.QUICK if quick else {}))
         except Unavailable as error:
-            console.print(f"{name} is left out: {error}", style="bold")
+            left_out[name] = str(error)
+        except Exception as error:  # noqa: BLE001 - the others are worth measuring all the same
+            left_out[name] = f"it broke: {type(error).__name__}: {error}"
+            console.print_exception()
+        if name in left_out:
             (folder / f"{name}.json").unlink(missing_ok=True)
             continue
         report.show()
         (folder / f"{name}.json").write_bytes(report.as_json())
+    for name, why in left_out.items():
+        console.print(f"{name} is left out: {why}", style="bold")
+    raise typer.Exit(any(why.startswith("it broke") for why in left_out.values()))
 
 
 @app.command()

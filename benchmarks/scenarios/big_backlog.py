@@ -19,7 +19,7 @@ from benchmarks.peers.riacho import stages
 from benchmarks.reports.report import Plot, Report
 from pipeline import Broker
 
-QUICK = {"jobs": 500_000, "drain": 50_000, "fill_seconds": 10.0, "peers": "bullmq,taskiq,streaq"}
+QUICK = {"jobs": 500_000, "drain": 50_000, "fill_seconds": 10.0, "peers": "bullmq,streaq"}
 BULK = 50  # jobs a call
 STEPS = 10
 FEW = 1000  # jobs

@@ -28,7 +28,7 @@ from config import Secret, Settings, child_environment, load, replaced
 from pipeline import Broker, Job, JobId
 from stages.jobs import Incoming, ProcessConversation
 
-QUICK = {"rounds": 3, "peers": "bullmq,taskiq,streaq"}
+QUICK = {"rounds": 3, "peers": "bullmq,streaq"}
 LONGEST = 60.0  # seconds until `riacho worker` has done a job
 IMPORTING = "import time; began = time.perf_counter(); import api.__main__; print(time.perf_counter() - began)"
 CAVEATS = [

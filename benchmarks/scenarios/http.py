@@ -38,12 +38,13 @@ from benchmarks.reports.report import Report
 from config import Secret, child_environment, load, replaced
 from pipeline.embedded import EmbeddedServer
 
-QUICK = {"rounds": 3}
+QUICK = {"rounds": 5}
 PATH = "/queue/audio/jobs"
 BODIES = 2_000  # of as many shops, of which each may have 60 unfinished jobs before some are held back
 CONNECTIONS = 64
 START = 30.0  # seconds
 WARM_UP = 0.2  # seconds
+PACED = 2  # times as long as a round, at half the rate
 LUA = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -76,8 +77,8 @@ class Contestant:
 
 def measure(
     *,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Length of a round; a stage takes 100,000 jobs.")] = 1.5,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 9,
+    seconds: Annotated[int, typer.Option(help="Length of a round; a stage takes 100,000 jobs.", min=1)] = 1,
 ) -> Report:
     """Jobs taken in over HTTP a second, and their latency at half of that; beside Fastify + BullMQ. Needs wrk."""
     wrk = shutil.which("wrk")
@@ -107,7 +108,7 @@ def measure(
                 load.post(crowded, seconds)
                 server.empty()
                 load.pace(crowded, accepted / 2)
-    knobs: dict[str, float | str] = {"rounds": rounds, "seconds": seconds, "connections": CONNECTIONS} | versions
+    knobs: dict[str, float | str] = {"rounds": rounds, "seconds": seconds, "connections": CONNECTIONS, **versions}
     return Report.of("http", knobs, _rounds(riacho, fastify, crowded), CAVEATS)
 
 
@@ -130,7 +131,7 @@ def _rounds(riacho: Contestant, fastify: Contestant, crowded: Contestant) -> Rou
 class Load:
     """Posts jobs."""
 
-    def __init__(self, wrk: str, folder: Path, seconds: float) -> None:
+    def __init__(self, wrk: str, folder: Path, seconds: int) -> None:
         self._wrk = wrk
         self._seconds = seconds
         self._bodies = [_body(number) for number in range(BODIES)]
@@ -138,9 +139,9 @@ class Load:
         self._file.write_bytes(b"\n".join(self._bodies))
         self._script.write_text(LUA)
 
-    def post(self, contestant: Contestant, seconds: float) -> None:
+    def post(self, contestant: Contestant, seconds: int) -> None:
         """As many as are answered."""
-        command = [self._wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(self._script)]
+        command = [self._wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(self._script)]
         before = cpu_of(contestant.process)
         ended = subprocess.run(  # noqa: S603 - as it was found
             [*command, contestant.address + PATH],
@@ -155,7 +156,7 @@ class Load:
 
     def pace(self, contestant: Contestant, rate: float) -> None:
         """So many a second, whatever the answers do."""
-        sending = Sending(Pace(rate, self._seconds, WARM_UP), self._requests(contestant))
+        sending = Sending(Pace(rate, self._seconds * PACED, WARM_UP), self._requests(contestant))
         for figure, value in uvloop.run(sending.over(contestant)).figures().items():
             contestant.found[figure].append(value)
 

@@ -22,7 +22,7 @@ from benchmarks.peers.entrants import EVERY, chosen
 from benchmarks.reports.report import Report
 from config import Secret, Settings, load, replaced
 
-QUICK = {"seconds": 10.0, "rounds": 1, "peers": "bullmq,taskiq,streaq"}
+QUICK = {"seconds": 10.0, "rounds": 1, "peers": "bullmq,streaq"}
 NEVER = 1_000_000_000  # jobs
 SETTLING = 2.0  # seconds from when a worker was started
 CAVEATS = [
