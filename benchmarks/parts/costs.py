@@ -6,17 +6,18 @@ from benchmarks.capacity import Costs
 from benchmarks.parts.chat import Chat, Spent
 from benchmarks.parts.openloop import Pace
 
+RATE = 80.0  # texts a second: half of what a worker does, so that they share calls as they do when it is busy
 RESTING = 2.0  # seconds
 WARM_UP = 1.0  # seconds
 TEXTS = 500  # in a burst: of them are the bytes
 
 
-async def costs_of(chat: Chat, rate: float, seconds: float, notes: int) -> Costs:
-    """By texts at a rate, texts that had to wait, and as many notes at once; what is taken when nothing happens is
-    no message's."""
+async def costs_of(chat: Chat, seconds: float, notes: int) -> Costs:
+    """By texts that come for so long, texts that had to wait, and notes all at once. What is taken when nothing
+    happens is left out."""
     empty = float(chat.server.used())
     idle = await chat.rest(RESTING)
-    talk = await chat.talk(Pace(rate, seconds, WARM_UP))
+    talk = await chat.talk(Pace(RATE, seconds, WARM_UP))
     text, texts = _less(talk.spent, idle), len(talk.replies)
     waited = await chat.burst(TEXTS, "text")
     remembered = (waited.adding.dataset + waited.spent.dataset) / waited.messages
