@@ -1,7 +1,7 @@
 """What messages cost the chat, for the model of `benchmarks.capacity`.
 
-Messages of a kind come while its first stage is paused: that is what the API takes. Then they are worked as fast as
-can be: that is what workers take when they are busy, as what waits shares calls.
+Messages of a kind come while its first stage is paused: that is what the API takes. Then they are worked as fast
+as can be: that is what workers take when they are busy, as what waits shares calls.
 """
 
 import os
