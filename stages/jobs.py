@@ -142,5 +142,11 @@ class CollectStatistics(msgspec.Struct, frozen=True, omit_defaults=True):
     day: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
 
 
+class Pull(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Pull what changed in the tenant's shop; with `full` all there is, as now and then is done anyway."""
+
+    full: bool = False
+
+
 class CheckHealth(msgspec.Struct, frozen=True):
     """Look at everything the pipeline stands on."""
