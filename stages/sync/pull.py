@@ -7,7 +7,7 @@ their number changed.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -41,7 +41,11 @@ class Feed(NamedTuple):
 
 
 PRODUCTS = Feed("products", records.PRODUCT_FIELDS, {"status": "any"}, records.product)
-ORDERS = Feed("orders", records.ORDER_FIELDS, {"status": "any"}, lambda raw, _: records.order(raw))
+
+
+def orders_feed(region: str) -> Feed:
+    """Orders, their customers' phone numbers as `normalised` has those of a region."""
+    return Feed("orders", records.ORDER_FIELDS, {"status": "any"}, lambda raw, _: records.order(raw, region))
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -69,14 +73,22 @@ class _Currency(msgspec.Struct):
 
 
 class PullHandler:
-    """Pulls one kind of records. A full pull is made of all there is, where the last is `full_every` seconds ago,
-    and deletes what it did not meet; one that is interrupted goes on where it was."""
+    """Pulls one kind of records, and does what follows `after` them.
+
+    Where the last full pull is `full_every` seconds ago, one is made of all there is, which deletes what it did not
+    meet. One that is interrupted goes on where it was."""
 
     def __init__(
-        self, feed: Feed, shops: Mapping[str, Shop], wordpress: WordPress, store: ShopStore, full_every: float
+        self,
+        feed: Feed,
+        shops: Mapping[str, Shop],
+        wordpress: WordPress,
+        store: ShopStore,
+        full_every: float,
+        after: Callable[[Context], Awaitable[object]] | None = None,
     ) -> None:
         self._feed, self._shops, self._store = feed, shops, store
-        self._wordpress = wordpress
+        self._wordpress, self._after = wordpress, after
         self._full_every = int(full_every * 1000)
 
     async def __call__(self, ctx: Context, job: PullJob) -> Done:
@@ -110,7 +122,7 @@ class PullHandler:
 
     async def _pull(self, ctx: Context, shop: Shop, pull: Pull) -> Pulled:
         told, before = Pulled(full=pull.full), frozenset[int]()
-        reading = _Reading(self._feed, await self._currency(shop), told)
+        reading = _Reading(self._feed, await currency_of(self._wordpress, shop, self._feed), told)
         position = pull.position_ms if pull.full else max(0, pull.position_ms - OVERLAP)
         async for found, newest, left in self._pages(shop, position, reading):
             pull = await self._store.keep(pull, found, max(newest, pull.position_ms))
@@ -119,6 +131,8 @@ class PullHandler:
             before = ids  # a page begins with what the last one ended with
             await ctx.progress(100 * told.pages // (told.pages + left + 1), f"{told.kept:,} {self._feed.kind}")
         told.deleted = await self._store.sweep(pull) if pull.full else 0
+        if self._after:
+            await self._after(ctx)
         await self._store.end(pull)
         return told
 
@@ -174,12 +188,6 @@ class PullHandler:
             query["modified_before"] = _iso(before)
         return await self._wordpress.page(shop, f"{WOOCOMMERCE}/{self._feed.kind}", query)
 
-    async def _currency(self, shop: Shop) -> str:
-        """The shop's, of which products say nothing."""
-        if self._feed.kind != PRODUCTS.kind:
-            return ""
-        return (await self._wordpress.get(shop, f"{WOOCOMMERCE}/data/currencies/current", {}, _Currency)).code
-
 
 class _Reading:
     """Reads pages, and tells of what cannot be read: one bad record is no reason to lose the others."""
@@ -201,6 +209,13 @@ class _Reading:
         if len(self._told.skipped) < MOST_NAMED:
             self._told.skipped.append(Skipped(name, why))
             log.warning("a record of %s is left out: %s: %s", self._feed.kind, name, why)
+
+
+async def currency_of(wordpress: WordPress, shop: Shop, feed: Feed) -> str:
+    """The shop's, of which products say nothing; orders have their own."""
+    if feed.kind != PRODUCTS.kind:
+        return ""
+    return (await wordpress.get(shop, f"{WOOCOMMERCE}/data/currencies/current", {}, _Currency)).code
 
 
 def shop_of(shops: Mapping[str, Shop], tenant: str) -> Shop:

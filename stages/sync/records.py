@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from stages.notification.phone import normalised
 from stages.store import storable
 
 LONGEST_NAME = 500  # characters
@@ -53,8 +54,8 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """`phone` is as the customer wrote it, `paid_ms` when it was paid, if it was. `status` is WooCommerce's, or
-    one that a plugin brought."""
+    """`phone` is as in +5511987654321, or as it was written where it is none. `paid_ms` is when it was paid, None
+    where it is not. `status` is WooCommerce's, or one that a plugin brought."""
 
     id: int
     number: str
@@ -140,15 +141,15 @@ def product(raw: msgspec.Raw, currency: str) -> Product:
     )
 
 
-def order(raw: msgspec.Raw) -> Order:
-    """Raises BadRecord."""
+def order(raw: msgspec.Raw, region: str) -> Order:
+    """`region` is that of phone numbers without a country code. Raises BadRecord."""
     read = _decoded(_order, raw)
     modified = _ms("date_modified_gmt", read.date_modified_gmt)
     return Order(
         id=read.id,
         number=_line(read.number) or str(read.id),
         status=_line(read.status),
-        phone=_line(read.billing.phone),
+        phone=_phone(read.billing.phone, region),
         customer=_line(f"{read.billing.first_name} {read.billing.last_name}"),
         email=_line(read.billing.email or ""),
         total=_amount("total", read.total) or "0",
@@ -200,6 +201,13 @@ def _ms(name: str, written: str | None) -> int:
         return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
     except (ValueError, OverflowError):
         raise BadRecord(f"its {name} is {(written or '')[:40]!r}, which is no time") from None
+
+
+def _phone(written: str, region: str) -> str:
+    try:
+        return normalised(written, region)
+    except ValueError:
+        return _line(written)
 
 
 def _line(written: str) -> str:

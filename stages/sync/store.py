@@ -165,7 +165,7 @@ class ShopStore:
                 await self._keeping[pull.kind](connection, pull.tenant, found)
         return moved
 
-    async def keep_one(self, tenant: str, kind: str, found: Kept) -> None:
+    async def keep_one(self, tenant: str, kind: str, found: Product | Order) -> None:
         """A record by itself, whoever pulls; an older version than is kept changes nothing."""
         async with self._database.transaction() as connection:
             await self._keeping[kind](connection, tenant, [found])

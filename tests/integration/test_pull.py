@@ -15,7 +15,7 @@ from pipeline import Context, Done, Job, Permanent, RetryLater
 from pipeline.message import Delivery, now_ms, seal, unseal
 from stages.jobs import Pull
 from stages.store import Database
-from stages.sync.pull import ORDERS, PRODUCTS, Pulled, PullHandler
+from stages.sync.pull import PRODUCTS, Pulled, PullHandler, orders_feed
 from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
 from stages.sync.store import ShopStore, orders, products, pulls
@@ -282,7 +282,7 @@ async def test_a_shop_too_old_for_modified_after_is_not_asked_for_ever(desk: Des
 async def test_orders_have_what_the_chat_needs(desk: Desk) -> None:
     desk.shop.order(41, time.time() - MINUTE, status="on-hold")
     desk.shop.order(42, time.time(), date_paid_gmt="2026-11-23T10:00:00")
-    assert (await desk.pull(ORDERS)).kept == 2
+    assert (await desk.pull(orders_feed("BR"))).kept == 2
     assert await desk.count(orders) == 2
     order = await desk.store.order("padaria", "42")
     assert order
