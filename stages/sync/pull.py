@@ -75,8 +75,8 @@ class _Currency(msgspec.Struct):
 class PullHandler:
     """Pulls one kind of records, and does what follows `after` them.
 
-    Where the last full pull is `full_every` seconds ago, one is made of all there is, which deletes what it did not
-    meet. One that is interrupted goes on where it was."""
+    Where the last full pull is `full_every` seconds ago, one is made of all there is, which deletes what it did
+    not meet. One that is interrupted goes on where it was."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ def shop_of(shops: Mapping[str, Shop], tenant: str) -> Shop:
     """Raises Permanent where there is none."""
     if tenant not in shops:
         known = ", ".join(sorted(shops)) or "none"
-        raise Permanent(f"tenant {tenant!r} has no shop (with one: {known}); see the setting shops")
+        raise Permanent(f"tenant {tenant!r} has no shop (with one: {known}); see the setting sync.shops")
     return shops[tenant]
 
 

@@ -143,7 +143,7 @@ def _is_here(host: str) -> bool:
 def _address(shop: Shop, path: str) -> URL:
     if why := usable(shop.url):
         raise ShopClosed(
-            f"{_named(shop)} is at {shop.url!r}, which is no good: {why}; see the setting shops.{shop.tenant}"
+            f"{_named(shop)} is at {shop.url!r}, which is no good: {why}; see the setting sync.shops.{shop.tenant}"
         )
     return URL(f"{shop.url.rstrip('/')}/wp-json/{path}")
 
@@ -159,7 +159,7 @@ def _login(shop: Shop, path: str) -> str:
         if woocommerce
         else "user and password (an application password)"
     )
-    raise ShopClosed(f"{_named(shop)} is not asked without a login: set {wanted} in shops.{shop.tenant}")
+    raise ShopClosed(f"{_named(shop)} is not asked without a login: set {wanted} in sync.shops.{shop.tenant}")
 
 
 async def _body(shop: Shop, answer: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -191,7 +191,7 @@ def _meaning(shop: Shop, status: int, retry_after: str, problem: _Problem | None
     if status in PASSING or status >= 500 or (status == 403 and not code):  # a firewall says 403, too
         return ShopAway(text, float(retry_after) if retry_after.isdecimal() else None)
     if not code or code == "rest_no_route" or status in (401, 403):
-        return ShopClosed(f"{text}; see the setting shops.{shop.tenant}, and what its key may do in the shop")
+        return ShopClosed(f"{text}; see the setting sync.shops.{shop.tenant}, and what its key may do in the shop")
     if status in (404, GONE) or code.endswith("invalid_id"):
         return RecordUnknown(text)
     return RecordRefused(text, code)
