@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks.parts.janitor import janitor
 from benchmarks.peers.environments import Unavailable
-from benchmarks.reports import comparison
+from benchmarks.reports import comparison, readme
 from benchmarks.reports.document import document
 from benchmarks.reports.report import NoReport, Report
 from benchmarks.scenarios import NAMES, module_of
@@ -60,10 +60,15 @@ def run(
 
 
 @app.command()
-def report(folder: Folder = LATEST) -> None:
+def report(
+    folder: Folder = LATEST,
+    into: Annotated[Path | None, typer.Option("--readme", help="A page to put its figures into, too.")] = None,
+) -> None:
     """Write report.md and its plots from the files that `run` left in a folder."""
     with _named():
         typer.echo(document(folder))
+        if into:
+            readme.write(into, folder)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Contestants on one server: a process each, one after the other."""
 
+import os
 import statistics
 import tempfile
 from collections import defaultdict
@@ -18,6 +19,8 @@ from benchmarks.reports.report import Report
 from pipeline.embedded import EmbeddedServer
 
 Rounds = dict[str, list[float]]
+# The program of another server than the embedded Valkey, if that is to be measured on.
+SERVER = "BENCHMARK_SERVER"
 
 
 @dataclass
@@ -32,6 +35,13 @@ class Standing:
     def share(self, jobs: float, bulk: int) -> int:
         """Its part of so many jobs, in whole calls."""
         return max(1, int(jobs * self.entrant.share / bulk)) * bulk
+
+    def timed(self, name: str, jobs: int, command: str, *numbers: int) -> None:
+        """So many jobs by a command: how many a second, and what each took."""
+        before = self.server.usage([self.process.pid])
+        self.found[f"{name}_per_second"].append(jobs / self.process.ask(command, *numbers))
+        for figure, value in self.server.usage([self.process.pid]).since(before, jobs).items():
+            self.found[f"{name}_{figure}"].append(value)
 
     def median(self, figure: str) -> float:
         return statistics.median(self.found[figure])
@@ -79,7 +89,7 @@ class Contest:
         }
         report = Report.of(scenario, knobs, rounds, caveats + self.left_out)
         report.figures |= ratios(report.figures)
-        report.versions |= {
+        report.versions |= {"server": self.server.version()} | {
             standing.entrant.title: _said(standing.process.versions) for standing in self.standings
         }
         return report
@@ -99,11 +109,12 @@ class Contest:
 
 @contextmanager
 def contest(entrants: Sequence[Entrant], **variables: object) -> Iterator[Contest]:
-    """A contest on an embedded server of its own. `variables` are for the contestants' environment."""
+    """A contest on a server of its own. `variables` are for the contestants' environment."""
     named = {f"BENCHMARK_{name.upper()}": str(value) for name, value in variables.items()}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(EmbeddedServer(folder))
+        program = os.environ.get(SERVER)
+        server = stack.enter_context(EmbeddedServer(folder, binary=Path(program) if program else None))
         found = Contest(Server(server.url), stack, named)
         found.enter(entrants)
         yield found

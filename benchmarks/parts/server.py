@@ -15,6 +15,12 @@ class Server:
         self.url = url
         self._client: Redis = Redis.from_url(url)
 
+    def version(self) -> str:
+        """What it is, and its number."""
+        found = self._client.info("server")
+        name = found.get("server_name", "redis")
+        return f"{name} {found[f'{name}_version']}"
+
     def empty(self) -> None:
         """No key, and an append-only file that starts anew: when that happens shall decide nobody's figure."""
         self._client.config_set("auto-aof-rewrite-percentage", 0)

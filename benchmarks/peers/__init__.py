@@ -12,6 +12,9 @@ A contestant's process prints its versions as one line of JSON, then answers one
 | `work JOBS`        | seconds from starting a worker to the last of so many waiting jobs being settled    |
 | `latency JOBS`     | p50 and p99 in ms of so many jobs, from being due to their handler                  |
 | `storm JOBS`       | as `work`, but each job fails twice before it comes through                         |
-| `fan_out JOBS N`   | as `work`, but each job adds N others, until these are settled, too                 |
+| `fan_out JOBS N`   | as `work`, but each job adds N others of another kind, until these are settled, too |
 | `produce JOBS RATE`| seconds it took to add so many, each when it is due, `RATE` a second, open loop     |
+
+What `work`, `storm` and `fan_out` work off was put there by `add` before: the clock starts with the worker. Each
+leaves nothing to do behind.
 """

@@ -2,10 +2,11 @@
 
 The worker is given a client with a pool: with a URL it makes one that has a single connection, on which its 100
 jobs wait for each other (half as fast). Adding with `addBulk` is fastest on a single connection, as it makes one.
+It waits whole seconds for what is to be tried again.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +22,7 @@ from benchmarks.peers.serving import (
     Countdown,
     Handler,
     Job,
+    parts,
     serve,
 )
 
@@ -35,31 +37,54 @@ async def producer(url: str) -> AsyncIterator[Add]:
         if len(jobs) == 1:
             await queue.add("order", jobs[0], OPTIONS)
         else:
-            await queue.addBulk([{"name": "order", "data": job, "opts": OPTIONS} for job in jobs])
+            await queue.addBulk(_bulk("order", jobs))
 
     yield add
     await queue.close()
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
-    countdown = Countdown(jobs)
-
     async def order(job: Any, _: str) -> None:
         handler(job.data["number"], job.data["due"])
 
+    return await _until_settled(url, jobs, order=order)
+
+
+async def fan_out(url: str, jobs: int, children: int) -> float:
+    queue = Queue("part", {"connection": url})
+
+    async def order(job: Any, _: str) -> None:
+        await queue.addBulk(_bulk("part", parts(job.data, children)))
+
+    async def part(_job: Any, _: str) -> None:
+        pass
+
+    took = await _until_settled(url, jobs * (1 + children), order=order, part=part)
+    await queue.close()
+    return took
+
+
+async def _until_settled(url: str, jobs: int, **queues: Callable[[Any, str], Awaitable[None]]) -> float:
+    countdown = Countdown(jobs)
     # Without redis-py's own time-out of 5 s: it cuts off blocking reads, which the worker then retries 15 s later.
     client = Redis.from_url(url, decode_responses=True, max_connections=2 * CONCURRENCY, socket_timeout=None)
     # `drainDelay`: a second at most until it closes.
     options = {"connection": client, "concurrency": CONCURRENCY, "removeOnComplete": True, "drainDelay": 1}
     started = time.perf_counter()
-    worker = Worker("order", order, options)
-    worker.on("completed", countdown.one)  # said once it is settled
+    workers = [Worker(queue, processor, options) for queue, processor in queues.items()]
+    for worker in workers:
+        worker.on("completed", countdown.one)  # said once it is settled
     await countdown.wait()
     took = time.perf_counter() - started
-    await worker.close()
+    for worker in workers:
+        await worker.close()
     await client.aclose()
     return took
 
 
+def _bulk(name: str, jobs: list[Job]) -> list[dict[str, Any]]:
+    return [{"name": name, "data": job, "opts": OPTIONS} for job in jobs]
+
+
 if __name__ == "__main__":
-    serve(Contestant(("bullmq", "redis"), producer, work, calls=8))
+    serve(Contestant(("bullmq", "redis"), producer, work, calls=8, fan_out=fan_out))

@@ -32,6 +32,9 @@ PEERS = [
     Entrant("taskiq", "taskiq-redis", 0.06, 0.04, lambda: python_peer("taskiq")),
     Entrant("arq", "arq", 0.05, 0.04, lambda: python_peer("arq")),
     Entrant("streaq", "streaQ", 0.025, 0.03, lambda: python_peer("streaq")),
+    Entrant("saq", "SAQ", 0.06, 0.08, lambda: python_peer("saq")),
+    Entrant("faststream", "FastStream", 0.12, 0.12, lambda: python_peer("faststream")),
+    Entrant("chasquimq", "ChasquiMQ", 0.3, 0.1, lambda: python_peer("chasquimq")),
 ]
 ALL = [RIACHO, *PEERS]
 EVERY = ",".join(peer.name for peer in PEERS)

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from benchmarks.peers.serving import ATTEMPTS, BACKOFF, CONCURRENCY, TEXT, Add, Contestant, Handler, serve
-from pipeline import Broker, Context, Job, Pipeline, RetryPolicy, Stage, Worker
+from pipeline import Broker, Context, Done, Job, Pipeline, RetryPolicy, Stage, Worker
+from pipeline.stage import Handler as StageHandler
 
 RETRY = RetryPolicy(attempts=ATTEMPTS, base=BACKOFF)
 
@@ -29,7 +30,15 @@ async def producer(url: str) -> AsyncIterator[Add]:
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
-    pipeline = _pipeline(handler)
+    return await _until_settled(url, _pipeline(handler), jobs)
+
+
+async def fan_out(url: str, jobs: int, children: int) -> float:
+    """Parts are handed on in the step that settles their order."""
+    return await _until_settled(url, _pipeline(lambda *_: None, children), jobs * (1 + children))
+
+
+async def _until_settled(url: str, pipeline: Pipeline, jobs: int) -> float:
     worker, stop = Worker(lambda: Broker(url, pipeline), list(pipeline)), asyncio.Event()
     started = time.perf_counter()
     running = asyncio.create_task(worker.run(stop))
@@ -41,26 +50,37 @@ async def work(url: str, jobs: int, handler: Handler) -> float:
     return took
 
 
-def _pipeline(handler: Handler) -> Pipeline:
-    async def order(_: Context, payload: Order) -> None:
+def _pipeline(handler: Handler, children: int = 0) -> Pipeline:
+    async def order(_: Context, payload: Order) -> Done | None:
         handler(payload.number, payload.due)
+        return Done(forward=_parts(payload, children)) if children else None
 
-    stage = Stage(
+    async def part(_: Context, __: Order) -> None:
+        pass
+
+    return Pipeline([_stage("order", order), *([_stage("part", part)] if children else [])])
+
+
+def _stage(name: str, handler: StageHandler) -> Stage:
+    return Stage(
         queue="bench",
-        name="order",
+        name=name,
         payload=Order,
-        handler=order,
+        handler=handler,
         concurrency=CONCURRENCY,
         prefetch=900,
         high_water=100_000_000,
     )
-    return Pipeline([stage])
 
 
-def _job(number: int, due: float) -> Job:
+def _parts(of: Order, count: int) -> tuple[Job, ...]:
+    return tuple(_job(of.number * count + part, 0.0, "part") for part in range(count))
+
+
+def _job(number: int, due: float, stage: str = "order") -> Job:
     order = Order(number, TEXT, due)
-    return Job(stage="order", payload=order, tenant="shop", key=f"chat-{number % 1000}", retry=RETRY)
+    return Job(stage=stage, payload=order, tenant="shop", key=f"chat-{number % 1000}", retry=RETRY)
 
 
 if __name__ == "__main__":
-    serve(Contestant(("redis", "msgspec"), producer, work, calls=32, job=_job))
+    serve(Contestant(("redis", "msgspec"), producer, work, calls=32, job=_job, fan_out=fan_out))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import platform
 import statistics
@@ -32,10 +33,15 @@ def job(number: int, due: float = 0.0) -> Job:
     return {"number": number, "text": TEXT, "due": due, "tenant": "shop", "key": f"chat-{number % 1000}"}
 
 
+def parts(of: Job, count: int) -> list[Job]:
+    """What a job adds when it fans out: jobs like itself, their numbers their own."""
+    return [job(of["number"] * count + part) for part in range(count)]
+
+
 @dataclass(frozen=True)
 class Contestant:
     """One engine. `work` settles so many jobs, gives each to the handler, which may raise, and returns its
-    seconds. `fan_out` works so many jobs, each of which adds so many to another queue, until these are settled;
+    seconds. `fan_out` works so many jobs, each of which adds so many of another kind, until these are settled;
     what cannot be done is a word of why not."""
 
     libraries: tuple[str, ...]
@@ -68,15 +74,17 @@ class Countdown:
 
 
 def serve(contestant: Contestant) -> None:
-    """Answer commands until there are no more; the server's URL is the only argument."""
-    _say({"python": platform.python_version()} | {library: version(library) for library in contestant.libraries})
+    """Answer commands until there are no more; the server's URL is the only argument. Nobody logs: in a storm some
+    would write a traceback for each try, and others nothing."""
+    logging.disable()
+    say({"python": platform.python_version()} | {library: version(library) for library in contestant.libraries})
     session = Session(contestant, sys.argv[1])
     for line in sys.stdin:
         command, *numbers = line.split()
-        _say(uvloop.run(getattr(session, command)(*map(int, numbers))))
+        say(uvloop.run(getattr(session, command)(*map(int, numbers))))
 
 
-def _say(answer: object) -> None:
+def say(answer: object) -> None:
     print(json.dumps(answer), flush=True)  # noqa: T201 - the protocol
 
 

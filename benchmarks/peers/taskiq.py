@@ -3,19 +3,21 @@
 With orjson, and without parsing parameters by their annotations (`--no-parse`), it is fastest here. The worker is
 taskiq's own receiver; it acknowledges after the task, and reads streams from their start, so that waiting jobs
 count. Settled entries stay in the stream: taskiq deletes none. It has no call for several jobs, so 50 go out at
-once.
+once. A stream knows no delay, so what is to be tried again goes into a schedule; taskiq's scheduler looks for what
+is due once a second, and cannot do so more often.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from redis.asyncio import Redis
-from taskiq import SmartRetryMiddleware
-from taskiq.api import run_receiver_task
+from taskiq import SmartRetryMiddleware, TaskiqScheduler
+from taskiq.api import run_receiver_task, run_scheduler_task
 from taskiq.serializers import ORJSONSerializer
-from taskiq_redis import RedisStreamBroker
+from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker
 
 from benchmarks.peers.serving import (
     ATTEMPTS,
@@ -26,15 +28,17 @@ from benchmarks.peers.serving import (
     Countdown,
     Handler,
     Job,
+    parts,
     serve,
 )
 
 QUEUE = "taskiq"
+EVERY_LOOK = timedelta()
 
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Add]:
-    broker = _broker(url)
+    broker, _ = _broker(url)
     order = broker.register_task(_nothing, "order", retry_on_error=True)
     await broker.startup()
 
@@ -46,41 +50,65 @@ async def producer(url: str) -> AsyncIterator[Add]:
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
+    return await _until_settled(url, jobs, handler)
+
+
+async def fan_out(url: str, jobs: int, children: int) -> float:
+    return await _until_settled(url, jobs * (1 + children), lambda *_: None, children)
+
+
+async def _until_settled(url: str, jobs: int, handler: Handler, children: int = 0) -> float:
     countdown = Countdown(jobs)
+    broker, schedule = _broker(url)
+
+    async def part(_: Job) -> None:
+        countdown.one()
+
+    add_part = broker.register_task(part, "part", retry_on_error=True)
 
     async def order(job: Job) -> None:
         handler(job["number"], job["due"])
+        if children:
+            await asyncio.gather(*(add_part.kiq(part) for part in parts(job, children)))
         countdown.one()
 
-    broker = _broker(url)
     broker.register_task(order, "order", retry_on_error=True)
     started = time.perf_counter()
     await broker.startup()
-    running = asyncio.create_task(run_receiver_task(broker, max_async_tasks=CONCURRENCY, validate_params=False))
+    running = [
+        asyncio.create_task(run_receiver_task(broker, max_async_tasks=CONCURRENCY, validate_params=False)),
+        asyncio.create_task(run_scheduler_task(TaskiqScheduler(broker, [schedule]), interval=EVERY_LOOK)),
+    ]
     await countdown.wait()
-    await _acknowledged(url)
+    await _settled(url, schedule)
     took = time.perf_counter() - started
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
     await broker.shutdown()
+    await schedule.shutdown()
     return took
 
 
-def _broker(url: str) -> RedisStreamBroker:
-    retry = SmartRetryMiddleware(default_retry_count=ATTEMPTS, default_delay=BACKOFF, use_delay_exponent=True)
+def _broker(url: str) -> tuple[RedisStreamBroker, ListRedisScheduleSource]:
+    schedule = ListRedisScheduleSource(url, max_connection_pool_size=2 * CONCURRENCY)
+    retry = SmartRetryMiddleware(
+        default_retry_count=ATTEMPTS, default_delay=BACKOFF, use_delay_exponent=True, schedule_source=schedule
+    )
     broker = RedisStreamBroker(url, consumer_id="0", max_connection_pool_size=2 * CONCURRENCY)
-    return broker.with_serializer(ORJSONSerializer()).with_middlewares(retry)
+    return broker.with_serializer(ORJSONSerializer()).with_middlewares(retry), schedule
 
 
 async def _nothing(_: Job) -> None:
     """Stands for the task where jobs are added only."""
 
 
-async def _acknowledged(url: str) -> None:
+async def _settled(url: str, schedule: ListRedisScheduleSource) -> None:
+    """All acknowledged, and what was sent again taken out of the schedule."""
     async with Redis.from_url(url) as client:
-        while (await client.xpending(QUEUE, QUEUE))["pending"]:
+        while (await client.xpending(QUEUE, QUEUE))["pending"] or await schedule.get_schedules():
             await asyncio.sleep(0.001)
 
 
 if __name__ == "__main__":
-    serve(Contestant(("taskiq", "taskiq-redis", "redis"), producer, work, calls=8))
+    serve(Contestant(("taskiq", "taskiq-redis", "redis"), producer, work, calls=8, fan_out=fan_out))

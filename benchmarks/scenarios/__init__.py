@@ -8,7 +8,7 @@ Unavailable.
 from importlib import import_module
 from types import ModuleType
 
-NAMES = ("engine", "http", "webhook", "tracing", "transcribe", "cleanup")
+NAMES = ("engine", "retry-storm", "fanout", "order", "http", "webhook", "tracing", "transcribe", "cleanup")
 
 
 def module_of(name: str) -> ModuleType:

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.parts.contest import Contest, Standing, contest
-from benchmarks.peers.entrants import EVERY, PEERS, chosen
+from benchmarks.parts.ratios import to_best_python_peer, to_bullmq
+from benchmarks.peers.entrants import EVERY, chosen
 from benchmarks.peers.process import Process
 from benchmarks.peers.serving import CONCURRENCY
 from benchmarks.reports.report import Report
@@ -72,19 +73,11 @@ def _weight(standing: Standing, command: str) -> float:
 
 def _round(standing: Standing, jobs: int) -> None:
     share, singles = standing.share(jobs, BULK), _whole(jobs * standing.entrant.singles)
-    _timed(standing, "single_add", singles, "add", singles, 1)
-    _timed(standing, "bulk_add", share, "add", share, BULK)
-    _timed(standing, "consume", share, "work", share, empty=False)
-
-
-def _timed(standing: Standing, name: str, jobs: int, command: str, *numbers: int, empty: bool = True) -> None:
-    """How many a second, and what each took."""
-    if empty:
-        standing.server.empty()
-    before = standing.server.usage([standing.process.pid])
-    standing.found[f"{name}_per_second"].append(jobs / standing.process.ask(command, *numbers))
-    for figure, value in standing.server.usage([standing.process.pid]).since(before, jobs).items():
-        standing.found[f"{name}_{figure}"].append(value)
+    standing.server.empty()
+    standing.timed("single_add", singles, "add", singles, 1)
+    standing.server.empty()
+    standing.timed("bulk_add", share, "add", share, BULK)
+    standing.timed("consume", share, "work", share)
 
 
 def _latency(found: Contest, standing: Standing, jobs: int) -> None:
@@ -129,15 +122,7 @@ def _at(standing: Standing, rate: int, producer: Process) -> tuple[float, float]
 
 def ratios(figures: dict[str, float]) -> dict[str, float]:
     """Riacho's figures divided by its peers', where there are any."""
-    found = {
-        f"{name}_vs_bullmq": figures[measured] / figures[f"{measured}_bullmq"]
-        for name, measured in RATIOS.items()
-        if f"{measured}_bullmq" in figures
-    }
-    consumed = [figures.get(f"consume_per_second_{peer.name}", 0) for peer in PEERS if peer.python]
-    if any(consumed):
-        found["consume_vs_best_python_peer"] = figures["consume_per_second"] / max(consumed)
-    return found
+    return to_bullmq(figures, RATIOS) | to_best_python_peer(figures, {"consume": RATIOS["consume"]})
 
 
 def _whole(jobs: float) -> int:

@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import venv
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from benchmarks.peers import environments
 from benchmarks.peers.entrants import PEERS, RIACHO, Entrant
 from benchmarks.peers.environments import Command, Unavailable, node_peer, python_peer
 from benchmarks.peers.process import Process
-from benchmarks.peers.serving import Contestant, Countdown, Handler, Session
+from benchmarks.peers.serving import FAILURES, Contestant, Countdown, Failure, Handler, Session, job, parts
 from benchmarks.reports.document import contestants
 from benchmarks.reports.report import Report
+from benchmarks.scenarios import fanout, retry_storm
 from benchmarks.scenarios.engine import RATIOS, ratios
+from benchmarks.scenarios.order import jobs_of, overtaken
 from stages.audio.decode import RATE, decode
 
 pytestmark = pytest.mark.unit
@@ -51,6 +55,14 @@ def test_a_ratio_is_ours_divided_by_theirs() -> None:
 def test_there_is_no_ratio_to_a_peer_that_was_left_out() -> None:
     assert ratios(figures("", 600)) == {}
     assert list(ratios(figures("", 600) | figures("_streaq", 6))) == ["consume_vs_best_python_peer"]
+
+
+@pytest.mark.parametrize(("scenario", "name"), [(retry_storm, "retry_storm"), (fanout, "fanout")])
+def test_what_two_scenarios_compare_is_a_rate(scenario: Any, name: str) -> None:
+    rate = f"{name}_per_second"
+    found = scenario.ratios({rate: 600, f"{rate}_bullmq": 200, f"{rate}_arq": 100, f"{rate}_saq": 150})
+    assert found == {f"{name}_vs_bullmq": 3, f"{name}_vs_best_python_peer": 4}
+    assert scenario.ratios({rate: 600}) == {}
 
 
 def test_the_table_has_a_row_for_each_contestant_that_was_measured() -> None:
@@ -137,6 +149,15 @@ def test_who_cannot_do_a_scenario_says_so_and_is_out_of_it() -> None:
     assert contest.left_out == ["Made-up is left out: it knows no retries."]
 
 
+def test_who_finds_no_server_that_is_new_enough_says_so_in_place_of_its_versions() -> None:
+    with ExitStack() as stack:
+        contest = Contest(Server(NOWHERE), stack)
+        command = program("say({'cannot': 'it needs XADD with IDMP'})")
+        contest.enter([Entrant("made_up", "Made-up", 1, 1, lambda: command)])
+        assert contest.standings == []
+    assert contest.left_out == ["Made-up is left out: it needs XADD with IDMP."]
+
+
 def test_riacho_itself_is_never_left_out() -> None:
     with ExitStack() as stack:
         contest = Contest(Server(NOWHERE), stack)
@@ -149,6 +170,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.calls: list[list[dict[str, Any]]] = []
+        self.tries: Counter[int] = Counter()
         self.contestant = Contestant(("uvloop",), self.producer, self.work, calls=3)
 
     @asynccontextmanager
@@ -161,9 +183,16 @@ class Queue:
 
     async def work(self, _: str, jobs: int, handler: Handler) -> float:
         countdown = Countdown(jobs)
-        for job in [job for call in self.calls for job in call]:
-            handler(job["number"], job["due"])
-            countdown.one()
+        waiting = deque(job for call in self.calls for job in call)
+        while waiting:
+            job = waiting.popleft()
+            self.tries[job["number"]] += 1
+            try:
+                handler(job["number"], job["due"])
+            except Failure:
+                waiting.append(job)
+            else:
+                countdown.one()
         await countdown.wait()
         return 1.5
 
@@ -183,6 +212,55 @@ async def test_jobs_are_produced_when_they_are_due() -> None:
     p50, p99 = await session.latency(100)
     assert 0 < p50 < p99
     assert await session.work(100) == 1.5
+
+
+async def test_in_a_storm_each_job_fails_twice_and_then_comes_through() -> None:
+    queue = Queue()
+    session = Session(queue.contestant, NOWHERE)
+    await session.add(100, 50)
+    assert await session.storm(100) == 1.5
+    assert queue.tries == Counter(dict.fromkeys(range(100), FAILURES + 1))
+    assert await session.storm(100) == 1.5  # each storm counts anew
+    assert set(queue.tries.values()) == {2 * (FAILURES + 1)}
+
+
+async def test_what_a_contestant_cannot_do_it_is_not_asked_for() -> None:
+    queue = Queue()
+    retries = replace(queue.contestant, retries="it forgets what failed")
+    assert await Session(retries, NOWHERE).storm(10) == {"cannot": "it forgets what failed"}
+    assert queue.tries == {}
+    alone = replace(queue.contestant, fan_out="its jobs add none")
+    assert await Session(alone, NOWHERE).fan_out(10, 3) == {"cannot": "its jobs add none"}
+
+
+async def test_a_contestant_fans_out_itself() -> None:
+    async def fan_out(_: str, jobs: int, children: int) -> float:
+        return jobs * (1 + children) / 100
+
+    assert await Session(replace(Queue().contestant, fan_out=fan_out), NOWHERE).fan_out(10, 9) == 1.0
+
+
+def test_no_two_parts_have_the_same_number() -> None:
+    made = [part for number in range(10) for part in parts(job(number), 7)]
+    assert [part["number"] for part in made] == list(range(70))
+    assert all(part.keys() == job(0).keys() for part in made)
+
+
+def test_a_burst_is_of_one_chat_and_each_chat_s_messages_are_in_order() -> None:
+    jobs = jobs_of("0", 7, 3)
+    assert [job.key for job in jobs] == ["0-0"] * 3 + ["0-1"] * 3 + ["0-2"]
+    messages = [job.payload.message for job in jobs]
+    assert all(message.chat == job.key for message, job in zip(messages, jobs, strict=True))
+    first = messages[:3]
+    assert first == sorted(first, key=lambda message: (message.sent_ms, message.id))
+    assert len({message.id for message in messages}) == 7
+    assert len({job.tenant for job in jobs}) == 3
+
+
+def test_who_was_asked_after_a_later_one_of_its_chat_was_overtaken() -> None:
+    in_order = [("a", "1"), ("b", "1"), ("a", "2"), ("b", "2")]
+    assert overtaken(in_order) == 0
+    assert overtaken([("a", "3"), ("a", "1"), ("a", "2"), ("b", "1")]) == 0.5
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)

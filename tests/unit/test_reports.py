@@ -6,12 +6,15 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
+from benchmarks.reports import readme
 from benchmarks.reports.comparison import Change, compare
 from benchmarks.reports.document import document
 from benchmarks.reports.figures import is_peers, more_is_better
 from benchmarks.reports.report import Plot, Report, read
 
 pytestmark = pytest.mark.unit
+
+HERE = Path(__file__).parents[2]
 
 
 def write(file: Path, **rounds: list[float]) -> Path:
@@ -106,7 +109,8 @@ def test_compare_ends_with_1_where_something_became_worse(tmp_path: Path) -> Non
 
 def test_what_is_no_report_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[]")
-    found = CliRunner().invoke(app, ["compare", str(tmp_path / "a.json"), str(tmp_path / "none.json")])
+    files = [str(tmp_path / "a.json"), str(tmp_path / "none.json")]
+    found = CliRunner().invoke(app, ["compare", *files], env={"COLUMNS": "500"})
     assert found.exit_code == 2
     assert "a.json" in found.output
 
@@ -129,8 +133,31 @@ def test_the_page_has_tables_and_plots(tmp_path: Path) -> None:
     assert (tmp_path / "engine-load.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_figures_are_put_between_the_marks_of_a_readme(tmp_path: Path) -> None:
+    rounds = {
+        "consume_per_second": [99_000.0],
+        "consume_per_second_bullmq": [9_000.0],
+        "consume_per_second_arq": [900.0],
+    }
+    (tmp_path / "engine.json").write_bytes(Report.of("engine", {}, rounds, []).as_json())
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    found = CliRunner().invoke(app, ["report", "--folder", str(tmp_path), "--readme", str(page)])
+    assert found.exit_code == 0
+    assert "| engine: jobs worked a second, 100 at a time | 99,000 | 9,000 | 900 (arq) |" in page.read_text()
+    assert page.read_text().startswith("before\n<!--")
+    assert page.read_text().endswith("-->\nafter\n")
+    assert "old" not in page.read_text()
+
+
+def test_what_the_readme_says_was_measured_and_is_committed() -> None:
+    text = (HERE / "README.md").read_text()
+    said = text.partition(readme.BEGIN)[2].partition(readme.END)[0].strip()
+    assert said == readme.block(HERE / "benchmarks" / "results")
+
+
 def test_a_page_of_nothing_says_how_to_measure(tmp_path: Path) -> None:
-    found = CliRunner().invoke(app, ["report", "--folder", str(tmp_path)])
+    found = CliRunner().invoke(app, ["report", "--folder", str(tmp_path)], env={"COLUMNS": "500"})
     assert found.exit_code == 2
     assert "python -m benchmarks run" in found.output
 

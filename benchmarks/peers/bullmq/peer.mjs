@@ -13,6 +13,8 @@ import { Redis } from "ioredis";
 const CONCURRENCY = Number(process.env.BENCHMARK_CONCURRENCY ?? 100);
 const CALLS = 8;
 const QUEUE = "order";
+const PARTS = "part"; // what an order adds when it fans out
+const FAILURES = 2; // of each job in a storm
 const OPTIONS = { attempts: 4, backoff: { type: "exponential", delay: 1000 * (process.env.BENCHMARK_BACKOFF ?? 2) } };
 const path = decodeURIComponent(process.argv[2].replace("unix://", ""));
 
@@ -37,8 +39,8 @@ const connected = async (use) => {
 
 const send = (queue, batch) =>
   batch.length === 1
-    ? queue.add("order", batch[0], OPTIONS)
-    : queue.addBulk(batch.map((job) => ({ name: "order", data: job, opts: OPTIONS })));
+    ? queue.add(queue.name, batch[0], OPTIONS)
+    : queue.addBulk(batch.map((job) => ({ name: queue.name, data: job, opts: OPTIONS })));
 
 const fill = (jobs, bulk, bare) =>
   connected(async (queue) => {
@@ -55,26 +57,48 @@ const fill = (jobs, bulk, bare) =>
     return now() - started;
   });
 
-const settle = (jobs, handler) =>
+// Each queue's handler, by its name, until so many jobs are settled.
+const settle = (jobs, handlers) =>
   connected(async (_, connection) => {
     let left = jobs;
     const started = now();
     const options = { connection, concurrency: CONCURRENCY, removeOnComplete: { count: 0 } };
-    const worker = new Worker(QUEUE, async (job) => handler(job.data), options);
+    const workers = Object.entries(handlers).map(
+      ([queue, handler]) => new Worker(queue, async (job) => handler(job.data), options),
+    );
     // Said once a job is settled.
-    await new Promise((resolve) => worker.on("completed", () => --left || resolve()));
+    await new Promise((resolve) => {
+      for (const worker of workers) worker.on("completed", () => --left || resolve());
+    });
     const took = now() - started;
-    await worker.close();
+    await Promise.all(workers.map((worker) => worker.close()));
     return took;
   });
 
 const commands = {
   add: (jobs, bulk) => fill(jobs, bulk, false),
   add_bare: (jobs, bulk) => fill(jobs, bulk, true),
-  work: (jobs) => settle(jobs, () => {}),
+  work: (jobs) => settle(jobs, { [QUEUE]: () => {} }),
+  storm: (jobs) => {
+    const tries = new Map();
+    const failing = ({ number }) => {
+      tries.set(number, (tries.get(number) ?? 0) + 1);
+      if (tries.get(number) <= FAILURES) throw new Error("it storms");
+    };
+    return settle(jobs, { [QUEUE]: failing });
+  },
+  fan_out: (jobs, children) =>
+    connected(async (_, connection) => {
+      const parts = new Queue(PARTS, { connection });
+      const part = (number) => (_, index) => data(number * children + index);
+      const hand = ({ number }) => send(parts, Array.from({ length: children }, part(number)));
+      const took = await settle(jobs * (1 + children), { [QUEUE]: hand, [PARTS]: () => {} });
+      await parts.close();
+      return took;
+    }),
   latency: async (jobs) => {
     const latencies = [];
-    await settle(jobs, (job) => latencies.push((now() - job.due) * 1000));
+    await settle(jobs, { [QUEUE]: (job) => latencies.push((now() - job.due) * 1000) });
     latencies.sort((one, other) => one - other);
     return [0.5, 0.99].map((share) => latencies[Math.floor(latencies.length * share)]);
   },
