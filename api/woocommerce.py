@@ -75,8 +75,8 @@ class WooCommerceWebhook:
                 group="webhooks",
                 name="shopChanged",
                 summary="Take in that an order or product of a tenant's shop changed",
-                description="The record is looked at in the shop. A full stage is no error: after a few of those the "
-                "shop would give its webhook up, and what changed is pulled every quarter of an hour anyway.",
+                description="The record is looked at in the shop. A full stage is no error: after a few of those "
+                "the shop would give its webhook up, and what changed is pulled every quarter of an hour anyway.",
                 parameters=(in_path("tenant", str, "Whose shop it is.", "padaria"), SIGNATURE, TOPIC),
                 body=Body(form=WooCommerceRecord, examples={"an order": {"id": 727}}),
                 answers={200: Answer(description="What became of it.", form=Told)},
