@@ -141,6 +141,9 @@ class Shop:
             if not _is_good(name, value):
                 return problem(400, "rest_invalid_param", f"Invalid parameter(s): {name}")
         found = collection.find(query.get("modified_after", ""), query.get("modified_before", ""))
+        if include := query.get("include"):
+            wanted = {int(number) for number in include.split(",")}
+            found = [each for each in found if each in wanted]
         if query.get("order", "desc") == "desc":
             found.reverse()
         per_page, page = int(query.get("per_page", "10")), int(query.get("page", "1"))
