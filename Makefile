@@ -49,7 +49,7 @@ lock: setup
 	$(COMPILE) --constraint locks/dev.txt pyproject.toml -o locks/runtime.txt
 	echo setuptools | $(COMPILE) --constraint locks/dev.txt - -o locks/build.txt
 	for peer in benchmarks/peers/*.in; do $(COMPILE) --upgrade $$peer -o $${peer%.in}.txt || exit; done
-	for peer in bullmq fastify; do (cd benchmarks/peers/$$peer && \
+	for peer in bull bullmq fastify; do (cd benchmarks/peers/$$peer && \
 	  npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts) || exit; done
 
 clean:

@@ -30,11 +30,12 @@ RECEIPT_DEADLINE = 20.0
 
 
 class Said(NamedTuple):
-    """One message of the sample chat: a text, or a voice note from samples/."""
+    """One message of the sample chat: a text, or a voice note from samples/, and to which number of ours."""
 
     customer: str
     text: str = ""
     voice: str = ""
+    number: str = PHONE_NUMBER_ID
 
 
 CHAT = (
@@ -194,7 +195,7 @@ def event(said: Said) -> dict[str, Any]:
         message |= {"type": "audio", "audio": audio}
     else:
         message |= {"type": "text", "text": {"body": said.text}}
-    return stand_in.event(PHONE_NUMBER_ID, messages=[message])
+    return stand_in.event(said.number, messages=[message])
 
 
 async def _follow(http: aiohttp.ClientSession, jobs: Sequence[str], said: Said, show: Show) -> list[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +12,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from benchmarks.capacity import Wanted
 from benchmarks.parts.janitor import janitor
 from benchmarks.peers.environments import Unavailable
+from benchmarks.reports import capacity as capacity_page
 from benchmarks.reports import comparison, readme
 from benchmarks.reports.document import document
 from benchmarks.reports.report import NoReport, Report
 from benchmarks.scenarios import NAMES, module_of
 
 LATEST = Path(".riacho") / "benchmarks" / "report"
+COMMITTED = Path(__file__).parent / "results"
 
 app = typer.Typer(help="Measure Riacho.", no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(highlight=False, stderr=True)
@@ -46,17 +50,25 @@ def run(
         if name not in NAMES:
             raise typer.BadParameter(f"{name!r} is none of {', '.join(NAMES)}")
     folder.mkdir(parents=True, exist_ok=True)
+    left_out: dict[str, str] = {}
     for name in chosen:
         module = module_of(name)
         console.print(f"{name}: {_about(name)}", style="bold")
         try:
             report = _measured(module.measure, **(module.QUICK if quick else {}))
         except Unavailable as error:
-            console.print(f"{name} is left out: {error}", style="bold")
+            left_out[name] = str(error)
+        except Exception as error:  # noqa: BLE001 - the others are worth measuring all the same
+            left_out[name] = f"it broke: {type(error).__name__}: {error}"
+            console.print_exception()
+        if name in left_out:
             (folder / f"{name}.json").unlink(missing_ok=True)
             continue
         report.show()
         (folder / f"{name}.json").write_bytes(report.as_json())
+    for name, why in left_out.items():
+        console.print(f"{name} is left out: {why}", style="bold")
+    raise typer.Exit(any(why.startswith("it broke") for why in left_out.values()))
 
 
 @app.command()
@@ -84,6 +96,31 @@ def compare(
         changes = comparison.compare(before, after, tolerance)
     typer.echo(comparison.table(changes))
     raise typer.Exit(any(change.worse for change in changes))
+
+
+@app.command()
+def capacity(
+    rate: Annotated[float, typer.Option(help="Messages a second when there are most.", min=0.001)],
+    audio: Annotated[float, typer.Option(help="How many of a hundred are voice notes.", min=0, max=100)] = 0,
+    daily: Annotated[float | None, typer.Option(help="Messages a second over a whole day, if fewer.")] = None,
+    outage: Annotated[float, typer.Option(help="Seconds without workers that Redis is to survive.")] = 600,
+    busy: Annotated[float, typer.Option(help="How much of what it can do anything is to do, in %.")] = 70,
+    cores: Annotated[int, typer.Option(help="Of a machine; this one's, if not said.")] = os.cpu_count() or 1,
+    folder: Annotated[Path, typer.Option(help="Where chat.json is.")] = COMMITTED,
+) -> None:
+    """Say how many processes and partitions and how much Redis memory so many messages a second take."""
+    wanted = Wanted(
+        rate=rate,
+        audio=audio / 100,
+        daily=rate if daily is None else daily,
+        outage=outage,
+        busy=busy / 100,
+        cores=cores,
+    )
+    try:
+        typer.echo(capacity_page.page(folder, wanted))
+    except (FileNotFoundError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _command(name: str) -> Callable[..., None]:

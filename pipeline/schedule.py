@@ -171,7 +171,7 @@ def slots(schedule: Schedule, after_ms: int, until_ms: int, *, most: int | None 
     """The instants, in ms since the epoch, at which a job is due: after the one and up to the other; the first
     `most` of them."""
     if most is not None:
-        reached = list(islice(_instants(schedule, after_ms, until_ms), most))
+        reached = list(islice(_once(_instants(schedule, after_ms, until_ms)), most))
         if len(reached) == most:  # where clocks change, there may be others before the last of these
             until_ms = max(reached)
     found = sorted(set(_instants(schedule, after_ms, until_ms)))
@@ -199,6 +199,14 @@ def _instants(schedule: Schedule, after: int, until: int | None) -> Iterator[int
         for at in _real(local, zone) if every_so_often else (_instant(local, zone, 0),):
             if after < at and (until is None or at <= until):
                 yield at
+
+
+def _once(instants: Iterator[int]) -> Iterator[int]:
+    seen = set()
+    for at in instants:
+        if at not in seen:
+            seen.add(at)
+            yield at
 
 
 def _local(fields: list[str], start: datetime) -> Iterator[datetime]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.parts.server import Server
+from benchmarks.parts.usage import PeakMemory
 from benchmarks.peers.entrants import RIACHO, Entrant
 from benchmarks.peers.environments import Unavailable
 from benchmarks.peers.process import Process
@@ -37,9 +38,11 @@ class Standing:
         return max(1, int(jobs * self.entrant.share / bulk)) * bulk
 
     def timed(self, name: str, jobs: int, command: str, *numbers: int) -> None:
-        """So many jobs by a command: how many a second, and what each took."""
+        """So many jobs by a command: how many a second, the most memory held meanwhile, and what each took."""
         before = self.server.usage([self.process.pid])
-        self.found[f"{name}_per_second"].append(jobs / self.process.ask(command, *numbers))
+        with PeakMemory(self.process.pid) as memory:
+            self.found[f"{name}_per_second"].append(jobs / self.process.ask(command, *numbers))
+        self.found[f"{name}_memory_mb"].append(memory.mb)
         for figure, value in self.server.usage([self.process.pid]).since(before, jobs).items():
             self.found[f"{name}_{figure}"].append(value)
 
@@ -64,9 +67,18 @@ class Contest:
                 process = self.process(entrant, self._stack)
                 self.standings.append(Standing(entrant, process, self.server))
 
-    def process(self, entrant: Entrant, stack: ExitStack) -> Process:
+    def process(self, entrant: Entrant, stack: ExitStack, **variables: object) -> Process:
         """Another process of a contestant, which lasts as long as the stack. Raises Unavailable."""
-        return stack.enter_context(Process(entrant.command(), self.server.url, self._variables))
+        environment = self._variables | _named(variables)
+        return stack.enter_context(Process(entrant.command(), self.server.url, environment))
+
+    @contextmanager
+    def apart(self, standing: Standing) -> Iterator[Standing]:
+        """A contestant on a server of its own: memory that others' data took is not all given back by one."""
+        with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as server:
+            command = standing.entrant.command()
+            with Process(command, server.url, self._variables) as process:
+                yield Standing(standing.entrant, process, Server(server.url), standing.found)
 
     def each(self, what: str, measure: Callable[[Standing], None]) -> None:
         """One after the other. Who cannot do this is out of it, and of what comes after."""
@@ -110,14 +122,21 @@ class Contest:
 @contextmanager
 def contest(entrants: Sequence[Entrant], **variables: object) -> Iterator[Contest]:
     """A contest on a server of its own. `variables` are for the contestants' environment."""
-    named = {f"BENCHMARK_{name.upper()}": str(value) for name, value in variables.items()}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        program = os.environ.get(SERVER)
-        server = stack.enter_context(EmbeddedServer(folder, binary=Path(program) if program else None))
-        found = Contest(Server(server.url), stack, named)
+        server = stack.enter_context(_server(folder))
+        found = Contest(Server(server.url), stack, _named(variables))
         found.enter(entrants)
         yield found
+
+
+def _server(folder: Path) -> EmbeddedServer:
+    program = os.environ.get(SERVER)
+    return EmbeddedServer(folder, binary=Path(program) if program else None)
+
+
+def _named(variables: dict[str, object]) -> dict[str, str]:
+    return {f"BENCHMARK_{name.upper()}": str(value) for name, value in variables.items()}
 
 
 def _said(versions: dict[str, str]) -> str:

@@ -58,7 +58,8 @@ async def _until_settled(url: str, handler: Handler, jobs: int, children: int = 
     await countdown.wait()
     took = time.perf_counter() - started
     running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    # What it has begun comes to its end, or closing would fail with it.
+    await asyncio.gather(running, *worker.tasks.values(), return_exceptions=True)
     await worker.close()
     return took
 

@@ -68,8 +68,7 @@ async def _until_settled(url: str, jobs: int, **queues: Callable[[Any, str], Awa
     countdown = Countdown(jobs)
     # Without redis-py's own time-out of 5 s: it cuts off blocking reads, which the worker then retries 15 s later.
     client = Redis.from_url(url, decode_responses=True, max_connections=2 * CONCURRENCY, socket_timeout=None)
-    # `drainDelay`: a second at most until it closes.
-    options = {"connection": client, "concurrency": CONCURRENCY, "removeOnComplete": True, "drainDelay": 1}
+    options = {"connection": client, "concurrency": CONCURRENCY, "removeOnComplete": True}
     started = time.perf_counter()
     workers = [Worker(queue, processor, options) for queue, processor in queues.items()]
     for worker in workers:

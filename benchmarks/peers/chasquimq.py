@@ -57,11 +57,12 @@ async def work(url: str, jobs: int, handler: Handler) -> float:
         handler(job.data["number"], job.data["due"])
         countdown.one()
 
-    return await _until_settled(url, countdown, order=order)
+    return await _until_settled(url, jobs, countdown, order=order)
 
 
 async def fan_out(url: str, jobs: int, children: int) -> float:
-    countdown, adding = Countdown(jobs * (1 + children)), _producer(_address(url), "part")
+    adding, all_of_them = _producer(_address(url), "part"), jobs * (1 + children)
+    countdown = Countdown(all_of_them)
 
     async def order(job: Any) -> None:
         await _add(adding, parts(job.data, children))
@@ -70,10 +71,10 @@ async def fan_out(url: str, jobs: int, children: int) -> float:
     async def part(_: Any) -> None:
         countdown.one()
 
-    return await _until_settled(url, countdown, order=order, part=part)
+    return await _until_settled(url, all_of_them, countdown, order=order, part=part)
 
 
-async def _until_settled(url: str, countdown: Countdown, **queues: Any) -> float:
+async def _until_settled(url: str, jobs: int, countdown: Countdown, **queues: Any) -> float:
     address = _address(url)
     streams = [f"{{chasqui:{queue}}}:stream" for queue in queues]
     options = {
@@ -82,21 +83,26 @@ async def _until_settled(url: str, countdown: Countdown, **queues: Any) -> float
         "events_enabled": False,
         "run_scheduler": False,
     }
+    with Redis.from_url(url) as client:
+        left = max(0, _entries(client, streams) - jobs)
     started = time.perf_counter()
     workers = [Worker(queue, take, redis_url=address, **options) for queue, take in queues.items()]
     running = [asyncio.create_task(worker.run()) for worker in workers]
     with Redis.from_url(url) as client:
         await countdown.wait()
-        while any(client.xlen(stream) for stream in streams):  # what is settled is deleted, many at a time
+        while _entries(client, streams) > left:  # what is settled is deleted, many at a time
             await asyncio.sleep(0.001)
         took = time.perf_counter() - started
         for worker in workers:
             await worker.close()
         await asyncio.gather(*running)
-        client.delete(
-            *streams
-        )  # a closed worker leaves a read behind, which would take what comes next; now it ends
+        if not left:  # a closed worker leaves a read behind, which would take what comes next; now it ends
+            client.delete(*streams)
     return took
+
+
+def _entries(client: Redis, streams: list[str]) -> int:
+    return sum(client.xlen(stream) for stream in streams)
 
 
 def _producer(address: str, queue: str) -> Producer:

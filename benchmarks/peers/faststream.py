@@ -7,7 +7,7 @@ deletes none of itself.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from faststream.redis import RedisBroker, StreamSub
@@ -60,10 +60,11 @@ async def _until_settled(url: str, handler: Handler, jobs: int, children: int = 
         await _make_group(client, stream)
         asked = StreamSub(stream, group=GROUP, consumer="worker", max_records=CONCURRENCY)
         broker.subscriber(stream=asked, max_workers=CONCURRENCY)(take)
+    settled = await _acknowledged(client, kinds) + jobs
     await broker.start()
     await countdown.wait()
-    for stream in kinds:
-        await _acknowledged(client, stream)
+    while await _acknowledged(client, kinds) < settled:
+        await asyncio.sleep(0.001)
     took = time.perf_counter() - started
     await broker.stop()
     return took
@@ -92,9 +93,10 @@ async def _make_group(client: Redis, stream: str) -> None:
             raise
 
 
-async def _acknowledged(client: Redis, stream: str) -> None:
-    while (await client.xpending(stream, GROUP))["pending"]:
-        await asyncio.sleep(0.001)
+async def _acknowledged(client: Redis, streams: Iterable[str]) -> int:
+    """How many so far: entries stay where they are."""
+    groups = [group for stream in streams for group in await client.xinfo_groups(stream)]
+    return sum((group["entries-read"] or 0) - group["pending"] for group in groups)
 
 
 if __name__ == "__main__":

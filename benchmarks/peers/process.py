@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -62,8 +63,14 @@ class Process:
         with contextlib.suppress(BrokenPipeError):  # its answer will be missing
             print(command, *numbers, file=cast("IO[str]", self._process.stdin))
 
+    def must_be_busy(self) -> None:
+        """Raises Unavailable where it is no longer at its last command."""
+        if select.select([cast("IO[str]", self._process.stdout)], [], [], 0)[0]:
+            raise Unavailable(f"it should still be working, and answered {self.answer()}")
+
     def answer(self) -> Any:
         alarm = threading.Timer(LONGEST_ANSWER, self._process.kill)
+        alarm.daemon = True  # Ctrl-C does not wait for it
         alarm.start()
         line = cast("IO[str]", self._process.stdout).readline()
         alarm.cancel()

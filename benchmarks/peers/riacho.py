@@ -2,12 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
 
-from benchmarks.peers.serving import ATTEMPTS, BACKOFF, CONCURRENCY, TEXT, Add, Contestant, Handler, serve
+from benchmarks.peers.serving import (
+    ATTEMPTS,
+    BACKOFF,
+    CONCURRENCY,
+    TEXT,
+    Add,
+    Contestant,
+    Countdown,
+    Handler,
+    serve,
+)
 from pipeline import Broker, Context, Done, Job, Pipeline, RetryPolicy, Stage, Worker
 from pipeline.stage import Handler as StageHandler
 
@@ -24,24 +34,27 @@ class Order(msgspec.Struct):
 
 @asynccontextmanager
 async def producer(url: str) -> AsyncIterator[Add]:
-    async with Broker(url, _pipeline(lambda *_: None)) as broker:
+    async with Broker(url, stages(lambda *_: None)) as broker:
         await broker.ensure_groups()
         yield broker.add
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
-    return await _until_settled(url, _pipeline(handler), jobs)
+    return await _until_settled(url, handler, jobs)
 
 
 async def fan_out(url: str, jobs: int, children: int) -> float:
     """Parts are handed on in the step that settles their order."""
-    return await _until_settled(url, _pipeline(lambda *_: None, children), jobs * (1 + children))
+    return await _until_settled(url, lambda *_: None, jobs * (1 + children), children)
 
 
-async def _until_settled(url: str, pipeline: Pipeline, jobs: int) -> float:
+async def _until_settled(url: str, handler: Handler, jobs: int, children: int = 0) -> float:
+    countdown = Countdown(jobs)
+    pipeline = stages(handler, children, countdown.one)
     worker, stop = Worker(lambda: Broker(url, pipeline), list(pipeline)), asyncio.Event()
     started = time.perf_counter()
     running = asyncio.create_task(worker.run(stop))
+    await countdown.wait()
     while worker.settler.counts["settled"] < jobs:
         await asyncio.sleep(0.001)
     took = time.perf_counter() - started
@@ -50,13 +63,14 @@ async def _until_settled(url: str, pipeline: Pipeline, jobs: int) -> float:
     return took
 
 
-def _pipeline(handler: Handler, children: int = 0) -> Pipeline:
+def stages(handler: Handler, children: int = 0, handled: Callable[[], None] = lambda: None) -> Pipeline:
     async def order(_: Context, payload: Order) -> Done | None:
         handler(payload.number, payload.due)
+        handled()
         return Done(forward=_parts(payload, children)) if children else None
 
     async def part(_: Context, __: Order) -> None:
-        pass
+        handled()
 
     return Pipeline([_stage("order", order), *([_stage("part", part)] if children else [])])
 

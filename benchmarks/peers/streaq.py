@@ -7,7 +7,7 @@ looks twice a second for what is due.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from benchmarks.peers.serving import (
     CONCURRENCY,
     Add,
     Contestant,
+    Countdown,
     Failure,
     Handler,
     Job,
@@ -42,33 +43,46 @@ async def producer(url: str) -> AsyncIterator[Add]:
 
 
 async def work(url: str, jobs: int, handler: Handler) -> float:
-    return await _until_settled(_worker(url, handler)[0], jobs)
+    return await _until_settled(url, handler, jobs)
 
 
 async def fan_out(url: str, jobs: int, children: int) -> float:
-    return await _until_settled(_worker(url, lambda *_: None, children)[0], jobs * (1 + children))
+    return await _until_settled(url, lambda *_: None, jobs * (1 + children), children)
 
 
-async def _until_settled(worker: Any, jobs: int) -> float:
+async def _until_settled(url: str, handler: Handler, jobs: int, children: int = 0) -> float:
+    countdown = Countdown(jobs)
+    worker, _ = _worker(url, handler, children, countdown.one)
+    left = max(0, await _waiting(url) - jobs)
     started = time.perf_counter()
     running = asyncio.create_task(worker.run_async())
-    # It counts a task before it is settled, and deletes a settled one's entry.
-    while worker.counters["completed"] < jobs or await worker.redis.xlen(worker.stream_key + "normal"):
+    await countdown.wait()
+    while await _entries(worker) > left:  # it deletes a settled task's
         await asyncio.sleep(0.001)
-        if running.done():
-            running.result()
     took = time.perf_counter() - started
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     return took
 
 
-def _worker(url: str, handler: Handler, children: int = 0) -> tuple[Any, Any]:
+async def _waiting(url: str) -> int:
+    worker, _ = _worker(url, lambda *_: None)
+    async with worker:
+        return await _entries(worker)
+
+
+async def _entries(worker: Any) -> int:
+    return int(await worker.redis.xlen(worker.stream_key + "normal"))
+
+
+def _worker(
+    url: str, handler: Handler, children: int = 0, handled: Callable[[], None] = lambda: None
+) -> tuple[Any, Any]:
     """With the task that adds jobs."""
     worker = Worker(url, concurrency=CONCURRENCY, handle_signals=False)
 
     async def add_part(_: Job) -> None:
-        pass
+        handled()
 
     async def take_order(job: Job) -> None:
         try:
@@ -77,6 +91,7 @@ def _worker(url: str, handler: Handler, children: int = 0) -> tuple[Any, Any]:
             raise StreaqRetry(delay=BACKOFF * 2 ** (order.context.tries - 1)) from error
         if children:
             await worker.enqueue_many([part.enqueue(child) for child in parts(job, children)])
+        handled()
 
     part = worker.task(name="part", max_tries=ATTEMPTS, silent=True, ttl=0)(add_part)
     order = worker.task(name="order", max_tries=ATTEMPTS, silent=True, ttl=0)(take_order)

@@ -15,7 +15,8 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 from taskiq import SmartRetryMiddleware, TaskiqScheduler
-from taskiq.api import run_receiver_task, run_scheduler_task
+from taskiq.api import run_scheduler_task
+from taskiq.receiver import Receiver
 from taskiq.serializers import ORJSONSerializer
 from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker
 
@@ -73,18 +74,19 @@ async def _until_settled(url: str, jobs: int, handler: Handler, children: int = 
         countdown.one()
 
     broker.register_task(order, "order", retry_on_error=True)
+    receiver = Receiver(broker, max_async_tasks=CONCURRENCY, validate_params=False, run_startup=False)
+    finish, settled = asyncio.Event(), await _acknowledged(url) + jobs
     started = time.perf_counter()
     await broker.startup()
-    running = [
-        asyncio.create_task(run_receiver_task(broker, max_async_tasks=CONCURRENCY, validate_params=False)),
-        asyncio.create_task(run_scheduler_task(TaskiqScheduler(broker, [schedule]), interval=EVERY_LOOK)),
-    ]
+    listening = asyncio.create_task(receiver.listen(finish))
+    scheduling = asyncio.create_task(run_scheduler_task(TaskiqScheduler(broker, [schedule]), interval=EVERY_LOOK))
     await countdown.wait()
-    await _settled(url, schedule)
+    while await _acknowledged(url) < settled or await schedule.get_schedules():  # what was sent again is taken out
+        await asyncio.sleep(0.001)
     took = time.perf_counter() - started
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    finish.set()  # `run_receiver_task` has to be cancelled, and then starts again now and then
+    scheduling.cancel()
+    await asyncio.gather(listening, scheduling, return_exceptions=True)
     await broker.shutdown()
     await schedule.shutdown()
     return took
@@ -103,11 +105,11 @@ async def _nothing(_: Job) -> None:
     """Stands for the task where jobs are added only."""
 
 
-async def _settled(url: str, schedule: ListRedisScheduleSource) -> None:
-    """All acknowledged, and what was sent again taken out of the schedule."""
+async def _acknowledged(url: str) -> int:
+    """How many so far: entries stay where they are."""
     async with Redis.from_url(url) as client:
-        while (await client.xpending(QUEUE, QUEUE))["pending"] or await schedule.get_schedules():
-            await asyncio.sleep(0.001)
+        groups = await client.xinfo_groups(QUEUE) if await client.exists(QUEUE) else []
+        return sum((group["entries-read"] or 0) - group["pending"] for group in groups)
 
 
 if __name__ == "__main__":

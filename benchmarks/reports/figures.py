@@ -1,7 +1,8 @@
 """What a figure's name says of it."""
 
 # The first of them that has a part of the name in it tells.
-BETTER = {
+BETTER: dict[tuple[str, ...], bool | None] = {
+    ("generator",): None,  # how the load was made is no figure of what took it
     ("commands_per", "bytes_per"): False,
     ("_per_second", "_vs_"): True,
     ("_ms", "memory", "cpu_", "lost_at", "error", "seconds", "_mb"): False,

@@ -8,7 +8,10 @@ Unavailable.
 from importlib import import_module
 from types import ModuleType
 
-NAMES = ("engine", "retry-storm", "fanout", "order", "http", "webhook", "tracing", "transcribe", "cleanup")
+NAMES = (
+    *("engine", "retry-storm", "fanout", "order", "big-backlog", "idle", "cold-start"),
+    *("chat", "capacity-check", "http", "webhook", "tracing", "transcribe", "cleanup"),
+)
 
 
 def module_of(name: str) -> ModuleType:

@@ -4,6 +4,7 @@ Every contestant is a process of its own (two for latency) and talks to one embe
 AOF everysec on. They take turns round by round, so that a machine that slows down slows all of them down.
 """
 
+import statistics
 import time
 from contextlib import ExitStack
 from typing import Annotated
@@ -15,13 +16,16 @@ from benchmarks.parts.ratios import to_best_python_peer, to_bullmq
 from benchmarks.peers.entrants import EVERY, chosen
 from benchmarks.peers.process import Process
 from benchmarks.peers.serving import CONCURRENCY
-from benchmarks.reports.report import Report
+from benchmarks.reports.report import Plot, Report
 
-QUICK = {"jobs": 50_000, "rounds": 3, "peers": "bullmq,taskiq,streaq"}
+QUICK = {"jobs": 30_000, "rounds": 3, "peers": "bullmq,streaq"}
 BULK = 50  # jobs a call
 WEIGHED = 20_000  # waiting jobs
 LATENCY_SECONDS = 5
 LATENCY_ROUNDS = 3
+CONCURRENCIES = {1: 0.1, 10: 0.2, 100: 0.3, 500: 0.3}  # of a round's jobs so many
+CONCURRENCY_ROUNDS = 3
+BY_CONCURRENCY = ("riacho", "bullmq", "taskiq", "streaq")
 WORKER_START = 0.5  # seconds; they take a tenth of that
 RATIOS = {
     "bulk_add": "bulk_add_per_second",
@@ -30,15 +34,21 @@ RATIOS = {
     "bytes_per_waiting_job": "bytes_per_waiting_job",
 }
 CAVEATS = [
-    "One process for each contestant's worker and producer, and one for the server, share the machine's cores.",
+    "One process for each contestant's worker and producer, and one for the server, share the machine's cores; "
+    "Celery and Dramatiq work in a process a core, RQ in two a core, as their workers block.",
     "The handler does nothing, so this is each engine's own cost and no more.",
     "All over the Unix socket; all with results off and 4 attempts with exponential backoff from 2 s.",
     "All carry the same: where an engine has no tenant or ordering key, they are fields of its payload.",
     "bytes_per_waiting_job_bare_bullmq is without those two: its payload is then just short enough (64 bytes) for "
     "the server to store the job compactly.",
     "No latency of the Python peers: they fall behind once a producer shares the cores with them.",
+    "throughput by concurrency: Riacho's worker has up to 900 jobs at hand however many it runs at a time.",
+    "Memory is the most that the contestant's process held meanwhile, with its children; what it does not give "
+    "back from one measurement is in the next.",
     "A ratio is Riacho's figure divided by the peer's: above 1 is better for rates, below 1 for bytes.",
 ]
+
+Lines = dict[str, list[tuple[float, float]]]  # by contestant
 
 
 def measure(
@@ -53,8 +63,13 @@ def measure(
         for number in range(rounds):
             found.each(f"round {number + 1} of {rounds}", lambda standing: _round(standing, jobs))
         found.each("latency", lambda standing: _latency(found, standing, jobs))
+        lines: Lines = {}
+        found.each("concurrency", lambda standing: _by_concurrency(found, standing, jobs, lines))
         knobs: dict[str, float | str] = {"jobs": jobs, "rounds": rounds, "bulk": BULK, "concurrency": CONCURRENCY}
-        return found.report("engine", knobs, CAVEATS, ratios)
+        report = found.report("engine", knobs, CAVEATS, ratios)
+    axes = ("jobs at a time", "consumed a second")
+    report.plots["throughput-by-concurrency"] = Plot("throughput by concurrency", *axes, lines, logarithmic=True)
+    return report
 
 
 def _weigh(standing: Standing) -> None:
@@ -118,6 +133,25 @@ def _at(standing: Standing, rate: int, producer: Process) -> tuple[float, float]
     producer.ask("produce", rate * LATENCY_SECONDS, rate)
     p50, p99 = standing.process.answer()
     return p50, p99
+
+
+def _by_concurrency(found: Contest, standing: Standing, jobs: int, lines: Lines) -> None:
+    """What some consume with workers that run so many at a time."""
+    if standing.entrant.name in BY_CONCURRENCY:
+        lines[standing.entrant.title] = [
+            (number, _rate_at(found, standing, number, jobs * part)) for number, part in CONCURRENCIES.items()
+        ]
+
+
+def _rate_at(found: Contest, standing: Standing, concurrency: int, jobs: float) -> float:
+    share, rates = standing.share(jobs, BULK), list[float]()
+    with ExitStack() as stack:
+        process = found.process(standing.entrant, stack, concurrency=concurrency)
+        for _ in range(CONCURRENCY_ROUNDS):
+            standing.server.empty()
+            process.ask("add", share, BULK)
+            rates.append(share / process.ask("work", share))
+    return statistics.median(rates)
 
 
 def ratios(figures: dict[str, float]) -> dict[str, float]:

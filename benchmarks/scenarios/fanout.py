@@ -13,16 +13,16 @@ from benchmarks.peers.entrants import EVERY, chosen
 from benchmarks.peers.serving import CONCURRENCY
 from benchmarks.reports.report import Report
 
-QUICK = {"jobs": 50_000, "rounds": 3, "peers": "bullmq,taskiq,streaq"}
+QUICK = {"jobs": 50_000, "rounds": 3, "peers": "bullmq,streaq"}
 BULK = 10  # orders a call, before the clock starts
 RATIOS = {"fanout": "fanout_per_second"}
 CAVEATS = [
-    "A rate is of all jobs that are settled, orders and parts. The rest is as in `engine`: one process a worker, "
-    "which works both kinds, the handlers do nothing else, and all have 4 attempts with backoff.",
+    "A rate is of all jobs that are settled, orders and parts. The rest is as in `engine`: a worker works both "
+    "kinds, the handlers do nothing else, and all have 4 attempts with backoff.",
     "Riacho hands parts on in the step that settles their order: whatever dies when, each is there once. With all "
     "others the handler adds them, and its job is settled after that: one that is run again adds them again.",
-    "Riacho, BullMQ (both) and FastStream work a queue for each kind, 100 jobs at a time of each; the others have "
-    "both kinds in one queue, and 100 jobs at a time in all.",
+    "Riacho, BullMQ (both), Bull and FastStream work a queue for each kind, 100 jobs at a time of each; the "
+    "others, 100 at a time in all, from a queue for each kind (Celery, RQ, Dramatiq) or one for both.",
 ]
 
 

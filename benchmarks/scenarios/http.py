@@ -2,7 +2,7 @@
 
 Both are one process on one embedded Valkey over its Unix socket, AOF everysec on, and take turns round by round.
 wrk posts single jobs as fast as they are answered; then latency is measured at half of what Riacho took, open
-loop: a job is posted when it is due, and its latency counts from then on: a stall counts for all that it held up.
+loop (`benchmarks.parts.openloop`), over connections of our own: a client's library takes longer than the service.
 """
 
 import asyncio
@@ -27,19 +27,24 @@ import typer
 import uvloop
 
 from api.demo import free_port
+from benchmarks.parts.contest import Rounds
 from benchmarks.parts.crowd import LISTENERS, SLOW
+from benchmarks.parts.openloop import Due, Offer, Pace
 from benchmarks.parts.server import Server
+from benchmarks.parts.usage import cpu_of
 from benchmarks.peers.environments import Unavailable, node_peer
 from benchmarks.peers.process import Process
 from benchmarks.reports.report import Report
 from config import Secret, child_environment, load, replaced
 from pipeline.embedded import EmbeddedServer
 
-QUICK = {"rounds": 3}
+QUICK = {"rounds": 5}
 PATH = "/queue/audio/jobs"
 BODIES = 2_000  # of as many shops, of which each may have 60 unfinished jobs before some are held back
 CONNECTIONS = 64
 START = 30.0  # seconds
+WARM_UP = 0.2  # seconds
+PACED = 2  # times as long as a round, at half the rate
 LUA = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -67,13 +72,13 @@ class Contestant:
     name: str
     address: str
     process: int
-    found: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    found: Rounds = field(default_factory=lambda: defaultdict(list))
 
 
 def measure(
     *,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Length of a round; a stage takes 100,000 jobs.")] = 1.5,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 9,
+    seconds: Annotated[int, typer.Option(help="Length of a round; a stage takes 100,000 jobs.", min=1)] = 1,
 ) -> Report:
     """Jobs taken in over HTTP a second, and their latency at half of that; beside Fastify + BullMQ. Needs wrk."""
     wrk = shutil.which("wrk")
@@ -87,6 +92,7 @@ def measure(
         load, server = Load(wrk, folder, seconds), Server(url)
         for contestant in (riacho, fastify):
             load.post(contestant, 1)  # warm
+            contestant.found.clear()
         for _ in range(rounds):
             for contestant in (riacho, fastify):
                 server.empty()
@@ -94,39 +100,38 @@ def measure(
         accepted = statistics.median(riacho.found["accepted_per_second"])
         for _ in range(rounds):
             server.empty()
-            riacho.found["p99"].append(uvloop.run(load.latency(riacho, accepted / 2)))
+            load.pace(riacho, accepted / 2)
         crowded = Contestant("riacho", riacho.address, riacho.process)
         with _crowd(riacho.address):
             for _ in range(rounds):
                 server.empty()
                 load.post(crowded, seconds)
                 server.empty()
-                crowded.found["p99"].append(uvloop.run(load.latency(crowded, accepted / 2)))
-    knobs: dict[str, float | str] = {"rounds": rounds, "seconds": seconds, "connections": CONNECTIONS} | versions
-    return Report("http", knobs, _figures(riacho, fastify, crowded), CAVEATS)
+                load.pace(crowded, accepted / 2)
+    knobs: dict[str, float | str] = {"rounds": rounds, "seconds": seconds, "connections": CONNECTIONS, **versions}
+    return Report.of("http", knobs, _rounds(riacho, fastify, crowded), CAVEATS)
 
 
-def _figures(riacho: Contestant, fastify: Contestant, crowded: Contestant) -> dict[str, float]:
+def _rounds(riacho: Contestant, fastify: Contestant, crowded: Contestant) -> Rounds:
     taken, others = riacho.found["accepted_per_second"], fastify.found["accepted_per_second"]
     return {
-        "accepted_per_second": statistics.median(taken),
-        "accepted_per_second_least": min(taken),
-        "fastify_bullmq_accepted_per_second": statistics.median(others),
-        "http_vs_fastify_bullmq": statistics.median(
-            ours / theirs for ours, theirs in zip(taken, others, strict=True)
-        ),
-        "accept_p99_ms_at_half_load": statistics.median(riacho.found["p99"]),
-        "crowded_accepted_per_second": statistics.median(crowded.found["accepted_per_second"]),
-        "crowded_accept_p99_ms": statistics.median(crowded.found["p99"]),
-        "cpu_us_per_request": statistics.median(riacho.found["cpu"]),
-        "fastify_bullmq_cpu_us_per_request": statistics.median(fastify.found["cpu"]),
+        "accepted_per_second": taken,
+        "fastify_bullmq_accepted_per_second": others,
+        "http_vs_fastify_bullmq": [ours / theirs for ours, theirs in zip(taken, others, strict=True)],
+        "accept_p50_ms_at_half_load": riacho.found["p50_ms"],
+        "accept_p99_ms_at_half_load": riacho.found["p99_ms"],
+        "generator_behind_p99_ms_at_half_load": riacho.found["generator_behind_p99_ms"],
+        "crowded_accepted_per_second": crowded.found["accepted_per_second"],
+        "crowded_accept_p99_ms": crowded.found["p99_ms"],
+        "cpu_us_per_request": riacho.found["cpu"],
+        "fastify_bullmq_cpu_us_per_request": fastify.found["cpu"],
     }
 
 
 class Load:
     """Posts jobs."""
 
-    def __init__(self, wrk: str, folder: Path, seconds: float) -> None:
+    def __init__(self, wrk: str, folder: Path, seconds: int) -> None:
         self._wrk = wrk
         self._seconds = seconds
         self._bodies = [_body(number) for number in range(BODIES)]
@@ -134,9 +139,9 @@ class Load:
         self._file.write_bytes(b"\n".join(self._bodies))
         self._script.write_text(LUA)
 
-    def post(self, contestant: Contestant, seconds: float) -> None:
+    def post(self, contestant: Contestant, seconds: int) -> None:
         """As many as are answered."""
-        command = [self._wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(self._script)]
+        command = [self._wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(self._script)]
         before = cpu_of(contestant.process)
         ended = subprocess.run(  # noqa: S603 - as it was found
             [*command, contestant.address + PATH],
@@ -149,51 +154,52 @@ class Load:
         contestant.found["accepted_per_second"].append(requests / took)
         contestant.found["cpu"].append((cpu_of(contestant.process) - before) / requests * 1e6)
 
-    async def latency(self, contestant: Contestant, rate: float) -> float:
-        """p99 in ms at so many a second."""
-        host, _, port = contestant.address.removeprefix("http://").partition(":")
-        sending = Sending([_request(host, body) for body in self._bodies])
-        loop = asyncio.get_running_loop()
-        for _ in range(CONNECTIONS):
-            await loop.create_connection(lambda: Poster(sending), host, int(port))
-        return statistics.quantiles(await sending.run(rate, self._seconds), n=100)[98] * 1000
+    def pace(self, contestant: Contestant, rate: float) -> None:
+        """So many a second, whatever the answers do."""
+        sending = Sending(Pace(rate, self._seconds * PACED, WARM_UP), self._requests(contestant))
+        for figure, value in uvloop.run(sending.over(contestant)).figures().items():
+            contestant.found[figure].append(value)
+
+    def _requests(self, contestant: Contestant) -> list[bytes]:
+        return [_request(contestant.address.removeprefix("http://"), body) for body in self._bodies]
 
 
 class Sending:
     """What is due waits here for a connection that is free."""
 
-    def __init__(self, requests: list[bytes]) -> None:
+    def __init__(self, pace: Pace, requests: list[bytes]) -> None:
         self._requests = requests
-        self._due: deque[float] = deque()
+        self._offer = Offer(pace)
+        self._due: deque[Due] = deque()
         self._free: list[Poster] = []
-        self._latencies: list[float] = []
+        self._left = pace.count
 
-    async def run(self, rate: float, seconds: float) -> list[float]:
-        """The latencies in seconds, in ticks of a millisecond."""
+    async def over(self, contestant: Contestant) -> Offer:
+        """Once all are answered."""
         loop = asyncio.get_running_loop()
-        started, count, planned = loop.time(), 0, int(rate * seconds)
-        while count < planned:
-            while count < planned and started + count / rate <= loop.time():
-                self._due.append(started + count / rate)
-                count += 1
-                self._send()
-            await asyncio.sleep(0.001)
+        host, _, port = contestant.address.removeprefix("http://").partition(":")
+        for _ in range(CONNECTIONS):
+            await loop.create_connection(lambda: Poster(self), host, int(port))
+        async for due in self._offer.due():
+            self._due.append(due)
+            self._send()
         async with asyncio.timeout(START):
-            while len(self._latencies) < planned:
+            while self._left:
                 await asyncio.sleep(0.01)
-        return self._latencies
+        return self._offer
 
-    def free(self, poster: "Poster", due: float | None) -> None:
-        """A connection has nothing to do; its last request was due then."""
-        if due is not None:
-            self._latencies.append(asyncio.get_running_loop().time() - due)
+    def free(self, poster: "Poster", answered: Due | None) -> None:
+        """A connection has nothing to do."""
+        if answered:
+            self._offer.answered(answered)
+            self._left -= 1
         self._free.append(poster)
         self._send()
 
     def _send(self) -> None:
         while self._due and self._free:
-            request = self._requests[len(self._latencies) % len(self._requests)]
-            self._free.pop().post(self._due.popleft(), request)
+            due = self._due.popleft()
+            self._free.pop().post(due, self._requests[due.number % len(self._requests)])
 
 
 class Poster(asyncio.Protocol):
@@ -201,13 +207,13 @@ class Poster(asyncio.Protocol):
 
     def __init__(self, sending: Sending) -> None:
         self._sending = sending
-        self._due: float | None = None
+        self._due: Due | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._sending.free(self, None)
 
-    def post(self, due: float, request: bytes) -> None:
+    def post(self, due: Due, request: bytes) -> None:
         self._due = due
         self._transport.write(request)
 
@@ -237,12 +243,6 @@ def _counted(said: str) -> tuple[int, float]:
     if not found:
         raise Unavailable(f"wrk said something unexpected:\n{said}")
     return int(found[1]), float(found[2])
-
-
-def cpu_of(process: int) -> float:
-    """Seconds a process has used (Linux)."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

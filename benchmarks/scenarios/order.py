@@ -29,7 +29,7 @@ from stages.conversation.rules import RuleResponder
 from stages.jobs import Incoming, ProcessConversation
 from stages.ports import Message
 
-QUICK = {"messages": 600, "rounds": 3}
+QUICK = {"messages": 300, "rounds": 3}
 STAGE = "process-conversation"
 PATIENCE = {"ordered": None, "unordered": 0.0}  # None: as it is set
 TENANTS = 20

@@ -14,16 +14,17 @@ from benchmarks.peers.entrants import EVERY, chosen
 from benchmarks.peers.serving import ATTEMPTS, CONCURRENCY, FAILURES
 from benchmarks.reports.report import Report
 
-QUICK = {"jobs": 20_000, "rounds": 3, "peers": "bullmq,arq,streaq"}
+QUICK = {"jobs": 20_000, "rounds": 3, "peers": "bullmq,streaq"}
 BULK = 50  # jobs a call, before the clock starts
 RATIOS = {"retry_storm": "retry_storm_per_second"}
 CAVEATS = [
-    "A job counts once, when it has come through; two of its three tries fail. The rest is as in `engine`: one "
-    "process a worker, the handler does nothing but fail, and nobody logs.",
-    "The second try comes no earlier than the backoff after the first, the third no earlier than twice that after "
-    "the second (SAQ leaves to chance how much of it). BullMQ for Python waits whole seconds where it has nothing "
-    "else to do; streaQ looks twice a second for what is due, SAQ and taskiq once; none of them can do so more "
-    "often: their rates are of these waits as much as of their work, and rise with the jobs a round.",
+    "A job counts once, when it has come through; two of its three tries fail. The rest is as in `engine`; the "
+    "handler does nothing but fail, and nobody logs.",
+    "The second try comes no earlier than the backoff after the first, the third no earlier than twice that "
+    "after the second (SAQ leaves to chance how much of it, Dramatiq adds up to as much again; RQ forgets "
+    "fractions of a second). BullMQ for Python waits whole seconds where it has nothing else to do; streaQ looks "
+    "twice a second for what is due, SAQ, taskiq and RQ once; none of them can do so more often: their rates are "
+    "of these waits as much as of their work, and rise with the jobs a round.",
     "Riacho keeps what a job failed with for a week; others keep it no longer than the job.",
 ]
 

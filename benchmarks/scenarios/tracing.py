@@ -6,7 +6,6 @@ collector that reads them and forgets them, in a process of its own.
 """
 
 import asyncio
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,17 +19,17 @@ import aiohttp
 import msgspec
 import typer
 
-from api.demo import Said, event, free_port, wait_until_ready
+from api.demo import Said, free_port, wait_until_ready
 from api.load import QueueLoad
 from api.processes import ProcessTree
-from api.signatures import sign
+from benchmarks.parts.contest import Rounds
+from benchmarks.parts.messages import SECRET, TEXT, post
+from benchmarks.parts.usage import cpu_of
 from benchmarks.reports.report import Report
-from benchmarks.scenarios.http import cpu_of
 from config import Secret, Settings, load, replaced
 from pipeline.embedded import EmbeddedServer
 
 QUICK = {"messages": 200, "rounds": 5}
-SECRET = "benchmark"  # noqa: S105 - of a service on loopback that ends with the run
 AT_ONCE = 16  # webhooks under way
 PROCESSES = {"api": ["api"], "worker": ["worker"]}
 SHARES = {"off": None, "1_percent": "0.01", "100_percent": "1"}
@@ -73,7 +72,7 @@ async def measure(
         for number in range(rounds):
             for contestant in _in_turns(list(contestants.values()), number):
                 await _round(contestant, messages)
-    return Report("tracing", {"messages": messages, "rounds": rounds}, _figures(contestants), CAVEATS)
+    return Report.of("tracing", {"messages": messages, "rounds": rounds}, _rounds(contestants), CAVEATS)
 
 
 def _in_turns(contestants: list[Contestant], number: int) -> list[Contestant]:
@@ -82,22 +81,19 @@ def _in_turns(contestants: list[Contestant], number: int) -> list[Contestant]:
     return contestants[start:] + contestants[:start]
 
 
-def _figures(contestants: dict[str, Contestant]) -> dict[str, float]:
+def _rounds(contestants: dict[str, Contestant]) -> Rounds:
     off = contestants["off"]
-    figures = {"messages_per_second_off": statistics.median(off.rates)}
+    found = {"messages_per_second_off": off.rates, "cpu_ms_per_message_off": [each * 1000 for each in off.cpu]}
     for name, contestant in contestants.items():
         if contestant is not off:
-            figures[f"messages_per_second_{name}"] = statistics.median(contestant.rates)
-            figures[f"lost_at_{name}"] = 1 - _median_ratio(contestant.rates, off.rates)
-    figures["cpu_ms_per_message_off"] = statistics.median(off.cpu) * 1000
-    for name, contestant in contestants.items():
-        if contestant is not off:
-            figures[f"cpu_more_at_{name}"] = _median_ratio(contestant.cpu, off.cpu) - 1
-    return figures
+            found[f"messages_per_second_{name}"] = contestant.rates
+            found[f"lost_at_{name}"] = [1 - ratio for ratio in _ratios(contestant.rates, off.rates)]
+            found[f"cpu_more_at_{name}"] = [ratio - 1 for ratio in _ratios(contestant.cpu, off.cpu)]
+    return found
 
 
-def _median_ratio(those: list[float], of: list[float]) -> float:
-    return statistics.median(one / other for one, other in zip(those, of, strict=True))
+def _ratios(those: list[float], of: list[float]) -> list[float]:
+    return [one / other for one, other in zip(those, of, strict=True)]
 
 
 def _settings(folder: Path, url: str, name: str) -> Settings:
@@ -138,12 +134,8 @@ async def _round(contestant: Contestant, messages: int) -> None:
 
 
 async def _post(http: aiohttp.ClientSession, gate: asyncio.Semaphore, number: int) -> None:
-    body = msgspec.json.encode(event(Said(f"55119{number:08}", text="Olá, quanto custa?")))
-    async with (
-        gate,
-        http.post("/webhooks/whatsapp", data=body, headers={"X-Hub-Signature-256": sign(body, SECRET)}) as answer,
-    ):
-        answer.raise_for_status()
+    async with gate:
+        await post(http, Said(f"55119{number:08}", text=TEXT))
 
 
 async def _unfinished(http: aiohttp.ClientSession) -> int:

@@ -37,7 +37,7 @@ from stages.audio.weights import locate
 from stages.audio.whisper import WhisperTranscriber
 from stages.jobs import Transcribe
 
-QUICK = {"rounds": 1, "seconds": 20}
+QUICK = {"rounds": 1, "seconds": 10}
 LATE = 600.0  # seconds after which a job is not waited for any longer
 CAVEATS = [
     "The notes are synthetic voices (benchmarks/notes); those longer than a window of Whisper are left out.",

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 import venv
 from collections import Counter, deque
 from collections.abc import AsyncIterator
@@ -35,6 +36,7 @@ NOWHERE = "unix:///nowhere"
 HERE = Path(__file__).parent
 NOTES = HERE.parents[1] / "benchmarks" / "notes"
 LOCKS = sorted(environments.HERE.glob("*.txt"))
+NODE_LOCKS = sorted(environments.HERE.glob("*/package-lock.json"))
 
 
 def figures(suffix: str, value: float) -> dict[str, float]:
@@ -271,14 +273,22 @@ def test_what_python_peers_install_is_pinned_by_hash_and_names_no_registry(lock:
     )
 
 
-def test_what_the_node_peer_installs_is_pinned_by_hash_and_names_no_registry() -> None:
-    packages = json.loads((environments.HERE / "bullmq" / "package-lock.json").read_text())["packages"]
+@pytest.mark.parametrize("lock", NODE_LOCKS, ids=lambda lock: lock.parent.name)
+def test_what_node_peers_install_is_pinned_by_hash_and_names_no_registry(lock: Path) -> None:
+    packages = json.loads(lock.read_text())["packages"]
     assert all("resolved" not in package for package in packages.values())
     assert all("integrity" in package for path, package in packages.items() if path)
 
 
 def test_every_python_peer_has_its_lock() -> None:
     assert {peer.name for peer in PEERS if peer.python} == {lock.stem for lock in LOCKS}
+
+
+def test_every_node_peer_has_its_lock_and_comes_with_the_package() -> None:
+    peers = {peer.name for peer in PEERS if not peer.python} | {"fastify"}
+    assert peers == {lock.parent.name for lock in NODE_LOCKS}
+    data = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert {f"{name}/*" for name in peers} | {"*.txt"} == set(data["benchmarks.peers"])
 
 
 def test_every_voice_note_is_listed_and_as_long_as_it_says() -> None:

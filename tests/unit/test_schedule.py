@@ -131,6 +131,7 @@ def minute_by_minute(cron: str, zone: str, day: str) -> set[int]:
 @example("0 * * * *", ("Australia/Lord_Howe", "2019-10-03"), 0, WINDOW // MINUTE, 30)
 @example("15,30 2,3 * * *", ("Europe/Lisbon", "2026-03-27"), 0, WINDOW // MINUTE, 3)
 @example("0 0 * * *", ("America/Sao_Paulo", "2018-11-02"), 0, WINDOW // MINUTE, 1)
+@example("0,1,2 0,1,2 * * *", ("America/Sao_Paulo", "2018-11-02"), 302, 2_818, 13)
 @example("0 12 * * *", ("Pacific/Apia", "2011-12-28"), 0, WINDOW // MINUTE, 1)
 def test_slots_are_those_that_a_look_at_every_minute_finds(
     cron: str, window: tuple[str, str], first: int, length: int, most: int

@@ -1,0 +1,103 @@
+"""The whole chat, from the signed webhook over stream and conversation to the reply in the outbox, open loop.
+
+Texts and voice notes come at a fixed rate to the processes that `riacho up` starts; then at several rates, for the
+plot; and what a message costs is measured for the capacity page. The transcriber is a real one (Whisper `base`).
+"""
+
+from collections import defaultdict
+from typing import Annotated
+
+import typer
+import uvloop
+
+from benchmarks.parts.chat import SHARED, Chat, Talk, running
+from benchmarks.parts.contest import Rounds
+from benchmarks.parts.costs import WARM_UP, costs_of
+from benchmarks.parts.openloop import Pace
+from benchmarks.parts.usage import MILLION
+from benchmarks.reports.report import Plot, Report
+
+QUICK = {"seconds": 5, "rounds": 2, "loads": "20,60,120", "notes": 16}
+MB = 2**20
+CAVEATS = [
+    SHARED,
+    "text and audio: from when a message was due until its reply was out, by the time in its line of the outbox, "
+    "to the millisecond; the line is in the file a moment later.",
+    "Every message is the first of its chat; rules answer; no receipts come, as WhatsApp would send them.",
+    "CPU, commands and bytes include what is taken when nothing happens, but for cost_…, which is without.",
+    "A rate was kept up with where the messages without a reply grew by less than a twentieth of what came.",
+]
+
+
+def measure(
+    *,
+    rate: Annotated[float, typer.Option(help="Messages a second, sent on time whatever the answers do.")] = 40,
+    audio: Annotated[float, typer.Option(help="How many of a hundred are voice notes.")] = 2,
+    seconds: Annotated[float, typer.Option(help="Length of a round, and of each load.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 3,
+    loads: Annotated[str, typer.Option(help="Messages a second, of the plot.")] = "20,40,60,80,100,120,140",
+    notes: Annotated[int, typer.Option(help="Voice notes at once, for what they cost; 0: no costs.")] = 32,
+) -> Report:
+    """From webhook to reply, texts and voice notes at a fixed rate and at several; and what a message costs."""
+    pace = Pace(rate, seconds, WARM_UP)
+    rates = [float(each) for each in loads.split(",") if each.strip()]
+    knobs: dict[str, float | str] = {"rate": rate, "audio": audio, "seconds": seconds, "rounds": rounds}
+    knobs |= {"loads": loads, "notes": notes}
+    return uvloop.run(_measured(knobs, pace, audio / 100, rounds, rates, notes))
+
+
+async def _measured(
+    knobs: dict[str, float | str], pace: Pace, audio: float, rounds: int, loads: list[float], notes: int
+) -> Report:
+    found: Rounds = defaultdict(list)
+    async with running() as chat:
+        costs = (await costs_of(chat, pace.rate, pace.seconds, notes)).figures() if notes else {}
+        for _ in range(rounds):
+            for figure, value in figures(await chat.talk(pace, audio)).items():
+                found[figure].append(value)
+        sweep = {rate: await chat.talk(Pace(rate, pace.seconds, WARM_UP), audio) for rate in loads}
+        report = Report.of("chat", knobs, found, CAVEATS, _memory(chat) | _best(sweep) | costs)
+    if sweep:
+        report.plots["latency-by-load"] = plot(sweep)
+    return report
+
+
+def figures(talk: Talk) -> dict[str, float]:
+    """Of one round; a kind that none was of has none."""
+    messages = len(talk.replies)
+    found = {f"webhook_{name}": value for name, value in talk.webhooks.figures().items()}
+    for kind in ("text", "audio"):
+        if latencies := talk.latencies(kind):
+            found |= {f"{kind}_{name}": value for name, value in latencies.figures().items()}
+    found |= {
+        "replies_per_second": talk.per_second,
+        "kept_up": float(talk.kept_up),
+        "backlog_at_end": float(talk.backlog),
+    }
+    for name, seconds in talk.spent.cpu.items():
+        found[f"{name}_cpu_seconds_per_million"] = seconds / messages * MILLION
+    return found | {"redis_commands_per_message": talk.spent.commands / messages}
+
+
+def _memory(chat: Chat) -> dict[str, float]:
+    peaks = {f"{name}_peak_memory_mb": peak / MB for name, peak in chat.peaks().items()}
+    return peaks | {"server_memory_mb": chat.server.used() / MB}
+
+
+def _best(sweep: dict[float, Talk]) -> dict[str, float]:
+    best = max((rate for rate, talk in sweep.items() if talk.kept_up), default=0.0)
+    return {"kept_up_with_per_second": best} if sweep else {}
+
+
+def plot(sweep: dict[float, Talk]) -> Plot:
+    """Latency by load."""
+    lines = {
+        "text, p50": [(rate, talk.latencies("text").ms(50)) for rate, talk in sweep.items()],
+        "text, p99": [(rate, talk.latencies("text").ms(99)) for rate, talk in sweep.items()],
+        "voice note, p50": [
+            (rate, notes.ms(50)) for rate, talk in sweep.items() if (notes := talk.latencies("audio"))
+        ],
+        "webhook, p99": [(rate, talk.webhooks.latencies.ms(99)) for rate, talk in sweep.items()],
+    }
+    drawn = {name: points for name, points in lines.items() if points}
+    return Plot("Chat: latency by load", "messages a second", "ms", drawn, logarithmic=True)

@@ -1,0 +1,39 @@
+"""Scenarios of the benchmarks with tiny knobs and nobody but Riacho: they come through, with sensible figures."""
+
+import pytest
+
+from benchmarks.scenarios import big_backlog, cold_start, idle
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_backlog_takes_memory_and_nothing_else() -> None:
+    report = big_backlog.measure(jobs=20_000, drain=2_000, peers="")
+    figures = report.figures
+    assert figures["backlog_jobs"] == 20_000
+    assert figures["dataset_mb"] == pytest.approx(20_000 * figures["bytes_per_waiting_job"] / 1e6)
+    assert 50 < figures["bytes_per_waiting_job"] < 300
+    assert figures["rss_mb"] > 0
+    assert 0 < figures["first_result_seconds"] < 5
+    assert 0 < figures["status_ms"] < 100
+    assert min(value for name, value in figures.items() if "_per_second" in name) > 100
+    (line,) = report.plots["memory-by-backlog"].lines.values()
+    assert [waiting for waiting, _ in line] == list(range(2_000, 22_000, 2_000))
+    assert sorted(line, key=lambda point: point[1]) == line
+
+
+def test_an_idle_worker_takes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle, "SETTLING", 0.5)
+    figures = idle.measure(seconds=1, rounds=1, peers="", tree=False).figures
+    assert 0 < figures["cpu_seconds_per_hour"] < 360, "a tenth of a core"
+    assert 0 < figures["redis_commands_per_second"] < 100
+    assert 5 < figures["memory_mb"] < 500
+    assert figures["server_cpu_seconds_per_hour"] > 0
+
+
+def test_a_cold_worker_comes_to_its_first_job() -> None:
+    figures = cold_start.measure(rounds=1, peers="").figures
+    assert 0 < figures["ready_seconds"] < figures["first_job_seconds"] < 20
+    assert figures["riacho_worker_import_seconds"] > 0
+    assert 0 < figures["riacho_worker_first_job_seconds"] < 40
+    assert 5 < figures["memory_mb"] < 500
