@@ -27,7 +27,7 @@ from benchmarks.notes import voice_notes
 from benchmarks.parts.messages import SECRET, TEXT, post
 from benchmarks.parts.openloop import Due, Latencies, Offer, Pace, offer
 from benchmarks.parts.server import Server
-from benchmarks.parts.usage import cpu_of, peak_of
+from benchmarks.parts.usage import cpu_of, cpu_of_all, peak_of
 from config import Secret, Settings, load, replaced
 from pipeline.embedded import EmbeddedServer
 from stages.audio.model import CLIP
@@ -62,10 +62,11 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class Spent:
-    """So far, or in the time between two looks: CPU seconds of each process, of the server and of this one, what
-    the server was sent, bytes that its keys and values take, and seconds that went by."""
+    """So far, or in the time between two looks: CPU seconds of each process, of the server and of this one, and of
+    all that runs here; what the server was sent, bytes that its keys and values take, and seconds that went by."""
 
     cpu: dict[str, float]
+    all_cpu: float
     commands: float
     dataset: float
     seconds: float
@@ -73,10 +74,16 @@ class Spent:
     def since(self, before: "Spent") -> "Spent":
         return Spent(
             {name: cpu - before.cpu[name] for name, cpu in self.cpu.items()},
+            self.all_cpu - before.all_cpu,
             self.commands - before.commands,
             self.dataset - before.dataset,
             self.seconds - before.seconds,
         )
+
+    @property
+    def others_cores(self) -> float:
+        """That somebody else on the machine kept busy."""
+        return max(0.0, self.all_cpu - sum(self.cpu.values())) / self.seconds
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class Burst:
 
     messages: int
     adding: Spent  # while they came
-    spent: Spent  # since they were let go
+    working: Spent  # from when they were let go to the last reply
 
 
 def waiting(replies: Iterable[Reply], at: float) -> int:
@@ -194,7 +201,7 @@ class Chat:
         }
         usage = self.server.usage([])
         cpu["server"] = usage.server_cpu
-        return Spent(cpu, usage.commands, self.server.dataset(), time.perf_counter())
+        return Spent(cpu, cpu_of_all(), usage.commands, self.server.dataset(), time.perf_counter())
 
     def peaks(self) -> dict[str, int]:
         """The most memory that each process had, in bytes."""

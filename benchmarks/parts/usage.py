@@ -130,6 +130,12 @@ def _memory(process: psutil.Process) -> int:
     return 0
 
 
+def cpu_of_all() -> float:
+    """Seconds that the machine's cores have worked, for whomever."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)
+
+
 def peak_of(process: int) -> int:
     """The most memory a process has had in use, in bytes (Linux)."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()

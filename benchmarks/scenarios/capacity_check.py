@@ -1,7 +1,7 @@
 """What the capacity page says of this machine, beside what the machine does.
 
-The costs of a message are measured at a moderate rate; the model then says at which rate the chat, with one
-process of each kind, no longer keeps up, for texts alone and for a mix. That rate is looked for.
+What a message costs is measured; the model then says at which rate the chat, with one process of each kind, no
+longer keeps up, for texts alone and for a mix. That rate is looked for.
 """
 
 import math
@@ -10,17 +10,20 @@ from typing import Annotated
 
 import typer
 import uvloop
+from rich.console import Console
 
 from benchmarks.capacity import Costs, limits, sustainable
 from benchmarks.parts.chat import SHARED, Chat, running
-from benchmarks.parts.costs import WARM_UP, costs_of
+from benchmarks.parts.costs import costs_of
 from benchmarks.parts.openloop import Pace
 from benchmarks.reports.report import Report
 
 QUICK = {"seconds": 5, "notes": 8, "exact": 0.15, "audio": 0}
-LONGER = 2  # times as long is a mix tried, as there are few notes in it
+LONGER = 4  # times as long is a mix tried: there are few notes in it, and first they fill the model's calls
+WARM_UP = 1.0  # seconds
 STEP = 1.25  # from one rate to the next while the limit is not between two
 TRIES = 12  # of a rate, at most
+console = Console(highlight=False, stderr=True)
 CAVEATS = [
     SHARED,
     "The model counts what the load generator takes.",
@@ -31,39 +34,37 @@ CAVEATS = [
 
 def measure(
     *,
-    rate: Annotated[float, typer.Option(help="Texts a second at which costs are measured.")] = 80,
     audio: Annotated[float, typer.Option(help="How many of a hundred in the mix are voice notes; 0: no mix.")] = 5,
     seconds: Annotated[float, typer.Option(help="How long each rate is tried.")] = 10,
     notes: Annotated[int, typer.Option(help="Voice notes at once, for what they cost.")] = 32,
     exact: Annotated[float, typer.Option(help="How close the rates on both sides of the limit are.")] = 0.06,
 ) -> Report:
     """The highest rate that the chat keeps up with here: predicted by the model of CAPACITY.md, and measured."""
-    figures = uvloop.run(_checked(rate, audio / 100, seconds, notes, exact))
-    knobs: dict[str, float | str] = {
-        "rate": rate,
-        "audio": audio,
-        "seconds": seconds,
-        "notes": notes,
-        "exact": exact,
-    }
+    figures = uvloop.run(_checked(audio / 100, seconds, notes, exact))
+    knobs: dict[str, float | str] = {"audio": audio, "seconds": seconds, "notes": notes, "exact": exact}
     return Report("capacity-check", knobs, figures, CAVEATS)
 
 
-async def _checked(rate: float, audio: float, seconds: float, notes: int, exact: float) -> dict[str, float]:
+async def _checked(audio: float, seconds: float, notes: int, exact: float) -> dict[str, float]:
     async with running() as chat:
-        costs = await costs_of(chat, rate, seconds, notes)
+        began = chat.spent()
+        costs = await costs_of(chat, notes)
         found = await _compared("text", chat, costs, 0.0, seconds, exact)
         if audio:
             found |= await _compared("mix", chat, costs, audio, seconds * LONGER, exact)
+        others = chat.spent().since(began).others_cores
     worst = max(value for name, value in found.items() if name.endswith("error_fraction"))
-    return {"capacity_error_fraction": worst} | found | costs.figures()
+    figures = {"capacity_error_fraction": worst, "cores_busy_with_others_work": others}
+    return figures | found | costs.figures()
 
 
 async def _compared(
     name: str, chat: Chat, costs: Costs, audio: float, seconds: float, exact: float
 ) -> dict[str, float]:
     async def keeps_up(rate: float) -> bool:
-        return (await chat.talk(Pace(rate, seconds, WARM_UP), audio)).kept_up
+        kept_up = (await chat.talk(Pace(rate, seconds, WARM_UP), audio)).kept_up
+        console.print(f"{name} at {rate:.0f} a second: {'kept up' if kept_up else 'fell behind'}", style="dim")
+        return kept_up
 
     predicted = sustainable(costs, audio)
     measured = await highest(keeps_up, predicted, exact)
