@@ -141,7 +141,7 @@ async def test_a_vendor_is_told_once_of_a_paid_order(desk: Desk) -> None:
         "BRL",
         "+5511987654321",
     )
-    assert [(item.name, item.quantity, str(item.price)) for item in told.items] == [("Bolo 1", 2, "12.5")]
+    assert [(item.name, item.quantity, str(item.price)) for item in told.items] == [("Bolo 1", 2, "12.50")]
 
 
 async def test_nobody_is_told_of_what_was_paid_long_ago_or_is_undone(desk: Desk) -> None:
