@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from api.checking import Checks
 from api.cleaning import cleaning_of
 from api.notifying import Notifications, sender_of
+from api.shops import syncing_of
 from config import Settings
 from config.settings import Audio
 from config.settings import Responder as ResponderSettings
@@ -67,6 +68,7 @@ class Adapters:
             self.synthesizer.read if self.synthesizer else None,
         )
         self.checks = Checks(settings, self.database, self.notifications.parts, self._folder)
+        self.syncing = syncing_of(settings, self.database)
         self.cleaning = cleaning_of(settings.cleanup, self.database, self.synthesizer, self.checks.buried)
 
     def _synthesizer(self) -> CachedSynthesizer:
@@ -98,7 +100,9 @@ class Adapters:
             notification_timeout=_longest_notification(settings),
             tenant_rounds=settings.tenants.rounds,
         )
-        return build_pipeline(ports, limits, self.notifications.parts, self.cleaning, self.checks.parts)
+        return build_pipeline(
+            ports, limits, self.notifications.parts, self.cleaning, self.checks.parts, self.syncing
+        )
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -114,6 +118,7 @@ class Adapters:
             responder,
             self.synthesizer or nullcontext(),
             self.notifications.opened(),
+            self.syncing.wordpress,
             self.checks.opened(self.pipeline),
         ):
             yield

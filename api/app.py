@@ -26,6 +26,7 @@ from api.timing import http_figures
 from api.tracing import trace_posts
 from api.watching import Watch
 from api.whatsapp import WhatsAppWebhook
+from api.woocommerce import WooCommerceWebhook
 from config import Settings
 from config.metrics import UNMETERED, Metering
 from pipeline import Broker, metrics, telemetry
@@ -54,6 +55,7 @@ def build_app(
     events = EventEndpoint(broker, settings.http.listeners)
     parts: list[Endpoints] = [
         WhatsAppWebhook(broker, Signatures(whatsapp), whatsapp.verify_token, tenants_of(whatsapp)),
+        WooCommerceWebhook(broker, settings.sync.shops),
         QueueEndpoints(broker, notifications),
         PressureEndpoints(watch, metering.registry),
         events,

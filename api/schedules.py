@@ -1,6 +1,7 @@
 """Schedules: those of the configuration, and how all of them are, for the command line and over HTTP."""
 
 import asyncio
+import hashlib
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from api.problems import Handler, json, problem_of_refusal
 from config import Settings
 from pipeline import Broker, JobId, Schedule
 from pipeline.errors import BadInput, BadJobId, Refused, UnknownSchedule, UnknownStage, did_you_mean
-from pipeline.schedule import ScheduleState, checked, next_slot
+from pipeline.schedule import NAME, ScheduleState, checked, next_slot
 
 # By name, which is that of the stage, too: the setting.
 CONFIGURED = {name.replace("_", "-"): name for name in ("tts_cache", "conversations", "logs", "stats", "health")}
@@ -87,8 +88,14 @@ def configured_schedules(settings: Settings) -> list[Schedule]:
     for name, setting in CONFIGURED.items():
         if cron := getattr(given, setting):
             found.append(Schedule(name=name, cron=cron, stage=name, **common))
+    found += [
+        Schedule(name=_named(kind, tenant), cron=settings.sync.every, stage=kind, tenant=tenant, **common)
+        for tenant in (settings.sync.shops if settings.sync.every else ())
+        for kind in ("products", "orders")
+    ]
+    taken = CONFIGURED.keys() | {schedule.name for schedule in found}
     for name, own in given.own.items():
-        if name in CONFIGURED:
+        if name in taken:
             raise BadInput(f"schedules.own has '{name}', which is one of Riacho's; choose another name")
         changed = {"zone": own.zone, "misfire": own.misfire, "grace": own.grace}
         about = common | {key: value for key, value in changed.items() if value not in ("", None)}
@@ -99,6 +106,12 @@ def configured_schedules(settings: Settings) -> list[Schedule]:
                 )
             )
     return [checked(schedule) for schedule in found]
+
+
+def _named(kind: str, tenant: str) -> str:
+    """The name of the schedule that pulls from a tenant's shop."""
+    name = f"{kind}-{tenant}"
+    return name if NAME.fullmatch(name) else f"{kind}-{hashlib.sha256(tenant.encode()).hexdigest()[:12]}"
 
 
 class ScheduleEndpoints:

@@ -263,6 +263,25 @@ class Health(_Section, frozen=True):
     active: Seconds
 
 
+class Shop(_Section, frozen=True):
+    """A tenant's shop on WordPress, with WooCommerce."""
+
+    url: str
+    key: Secret = Secret("")
+    secret: Secret = Secret("")
+    user: str = ""
+    password: Secret = Secret("")
+    webhook_secret: Secret = Secret("")
+
+
+class Sync(_Section, frozen=True):
+    shops: dict[str, Shop]
+    every: str
+    full_every: Seconds
+    timeout: Seconds
+    proof_status: str
+
+
 class Store(_Section, frozen=True):
     url: Secret
 
@@ -296,6 +315,7 @@ class Settings(_Section, frozen=True):
     cleanup: Cleanup
     schedules: Schedules
     health: Health
+    sync: Sync
     store: Store
     metrics: Metrics
     log: Log
@@ -415,7 +435,7 @@ def _freeze(tree: Tree) -> Settings:
 
 def _is_secret(section: type, key: str) -> bool:
     # Somebody may have put the key itself in the place of its hash.
-    return key in ("senders", "keys") or get_type_hints(section)[key] in (Secret, list[Secret])
+    return key in ("senders", "keys", "shops") or get_type_hints(section)[key] in (Secret, list[Secret])
 
 
 def _check_url(name: str, url: Secret, schemes: tuple[str, ...]) -> None:

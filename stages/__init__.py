@@ -18,11 +18,14 @@ from stages.conversation.process import ConversationHandler
 from stages.health.check import Checking, HealthHandler
 from stages.jobs import (
     Alert,
+    Changed,
     CheckHealth,
     CollectStatistics,
     Fallback,
     ProcessConversation,
     Prune,
+    Pull,
+    PushOrder,
     Receipt,
     SendClient,
     SendVendor,
@@ -37,6 +40,11 @@ from stages.notification.receipts import ReceiptHandler
 from stages.notification.rescue import Rescue, of_buried_fallback
 from stages.notification.send import Addressed, ClientHandler, VendorHandler, rates_of
 from stages.ports import Ports
+from stages.sync.changed import ChangedHandler
+from stages.sync.paid import Paid
+from stages.sync.parts import Syncing
+from stages.sync.pull import PRODUCTS, PullHandler, orders_feed
+from stages.sync.push import PushHandler
 
 KEEP_RESULTS = 86_400.0  # seconds a finished job can still be looked up
 # What waits for a token has one of its tenant's places and holds up nobody else: so many more of them keep one
@@ -47,6 +55,8 @@ HEALTH_TIMEOUT = 90.0  # seconds, above those of its checks
 # One run at a time over all workers: two would only wait for each other. Those of a week can be compared.
 CLEANUP: dict[str, Any] = {"queue": "cleanup", "shared_limit": 1, "keep_results": 8 * 86_400.0}
 CLEANING: dict[str, Any] = {**CLEANUP, "timeout": 3600.0, "retry": PATIENT}
+PULLING: dict[str, Any] = {"queue": "sync", "payload": Pull, "timeout": 3600.0, "retry": PATIENT}
+PUSHES = Batch(50, 0.2)  # the shop changes all of them in one call
 RECEIPTS = Batch(500, 0.05)  # what WhatsApp tells comes in crowds, and is written at once
 
 
@@ -77,10 +87,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_pipeline(
-    ports: Ports, limits: Limits, notifying: Notifying, cleaning: Cleaning, checking: Checking
+    ports: Ports, limits: Limits, notifying: Notifying, cleaning: Cleaning, checking: Checking, syncing: Syncing
 ) -> Pipeline:
     """Every stage. A voice note goes transcribe → process-conversation → send-client, a text skips the first; what
-    cannot be sent goes to fallback, and alert says so. The stages of cleanup are on their own."""
+    cannot be sent goes to fallback, and alert says so. Orders paid in a shop go to send-vendor. The stages of
+    cleanup are on their own."""
     return Pipeline(
         [
             *_audio(ports, limits),
@@ -88,6 +99,7 @@ def build_pipeline(
             *_rescuing(notifying, limits),
             *_cleaning(cleaning),
             *_checking(checking),
+            *_syncing(syncing, _addressed(notifying), limits),
         ]
     )
 
@@ -132,8 +144,7 @@ def _transcribing(ports: Ports, limits: Limits) -> Handler:
 
 def _sending(notifying: Notifying, limits: Limits) -> list[Stage]:
     courier = Courier(notifying.log, notifying.messenger, notifying.care)
-    number_of = notifying.number_of if notifying.pace else None
-    addressed = Addressed(notifying.region, notifying.vendors, number_of)
+    addressed = _addressed(notifying)
     rates = rates_of(notifying.pace, notifying.number_of) if notifying.pace else None
     common: dict[str, Any] = {
         "queue": "notification",
@@ -161,6 +172,10 @@ def _sending(notifying: Notifying, limits: Limits) -> list[Stage]:
             **common,
         ),
     ]
+
+
+def _addressed(notifying: Notifying) -> Addressed:
+    return Addressed(notifying.region, notifying.vendors, notifying.number_of if notifying.pace else None)
 
 
 def _rescuing(notifying: Notifying, limits: Limits) -> list[Stage]:
@@ -242,4 +257,36 @@ def _checking(checking: Checking) -> list[Stage]:
             timeout=HEALTH_TIMEOUT,
             **CLEANUP,
         )
+    ]
+
+
+def _syncing(syncing: Syncing, addressed: Addressed, limits: Limits) -> list[Stage]:
+    paid = Paid(syncing.store, addressed.vendor)
+    feeds = {feed.kind: feed for feed in (PRODUCTS, orders_feed(syncing.region))}
+    shops, wordpress, store = syncing.shops, syncing.wordpress, syncing.store
+    pulls = {
+        kind: PullHandler(feed, shops, wordpress, store, syncing.full_every, paid if kind == "orders" else None)
+        for kind, feed in feeds.items()
+    }
+    return [
+        Stage(name="products", handler=pulls["products"], keep_results=KEEP_RESULTS, **PULLING),
+        Stage(name="orders", handler=pulls["orders"], keep_results=KEEP_RESULTS, **PULLING),
+        Stage(
+            queue="sync",
+            name="changed",
+            payload=Changed,
+            handler=ChangedHandler(feeds, shops, wordpress, store, paid),
+            tenant_limit=limits.of_tenant(10),
+            keep_results=KEEP_RESULTS,
+        ),
+        Stage(
+            queue="sync",
+            name="push-order",
+            payload=PushOrder,
+            handler=PushHandler(shops, wordpress),
+            batch=PUSHES,
+            tenant_limit=limits.of_tenant(PUSHES.size),
+            timeout=600.0,
+            keep_results=KEEP_RESULTS,
+        ),
     ]

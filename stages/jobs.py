@@ -142,5 +142,30 @@ class CollectStatistics(msgspec.Struct, frozen=True, omit_defaults=True):
     day: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
 
 
+class Pull(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Pull what changed in the tenant's shop; with `full` all there is, as now and then is done anyway."""
+
+    full: bool = False
+
+
+class Changed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One product or order of the tenant's shop changed, or is gone: it is looked at there anew."""
+
+    kind: Literal["products", "orders"]
+    id: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+
+
+class PushOrder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Say something of an order in the tenant's shop: a note for its staff, a status, or both.
+
+    `id` is the shop's, not the number that its customer sees. `unless`: a status that is one of these stays.
+    """
+
+    id: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+    note: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
+    status: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{0,40}$")] = ""
+    unless: Annotated[list[str], msgspec.Meta(max_length=50)] = []
+
+
 class CheckHealth(msgspec.Struct, frozen=True):
     """Look at everything the pipeline stands on."""

@@ -64,7 +64,7 @@ async def test_up_serves_restarts_what_crashes_and_ends_clean(tmp_path: Path, po
         assert second.stderr.startswith(f"riacho: another Riacho (process {process.pid}) runs on {tmp_path};")
         status = await asyncio.to_thread(run, "status", "--json", env=env)
         queues = [queue["queue"] for queue in json.loads(status.stdout)["queues"]]
-        assert queues == ["audio", "notification", "cleanup"]
+        assert queues == ["audio", "notification", "cleanup", "sync"]
 
         def api() -> list[int]:
             return [child for child in children(process.pid) if "api api" in command_line(child)]

@@ -14,6 +14,7 @@ from tests.commands import Command, call
 pytestmark = pytest.mark.integration
 
 CLEANING = ("tts-cache", "conversations", "logs", "stats", "health")
+SYNCING = ("products", "orders", "changed", "push-order")
 SEND = ("enqueue", "notification", "send-client")
 PAYLOAD = '{"to": "5511987654321", "text": "Olá!"}'
 
@@ -174,6 +175,7 @@ def test_status_has_a_line_for_each_stage_with_how_it_is_steered(riacho: Command
         ["notification.send-client", "0", "1", "0", "0", "0", "-", "paused"],
         *([f"notification.{stage}", "0", "0", "0", "0", "0", "-"] for stage in ("fallback", "alert", "receipt")),
         *([f"cleanup.{stage}", "0", "0", "0", "0", "0", "-"] for stage in CLEANING),
+        *([f"sync.{stage}", "0", "0", "0", "0", "0", "-"] for stage in SYNCING),
     ]
     assert max(map(len, lines)) <= 80
 

@@ -266,7 +266,7 @@ async def test_the_transcribe_stage_announces_its_notes(store: ConversationStore
     ports = Ports(nowhere, nowhere, store, nowhere)
     limits: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__, 1) | {"vocabulary": {}}
     real = Adapters(load(environ={}))
-    parts = real.notifications.parts, real.cleaning, real.checks.parts
+    parts = real.notifications.parts, real.cleaning, real.checks.parts, real.syncing
     pipeline = build_pipeline(ports, Limits(**limits), *parts)
     handler = pipeline.stage("transcribe").handler
     note = Transcribe(source="x", message=Incoming("ana", "note", 1))

@@ -370,7 +370,7 @@ async def test_another_method_is_refused_and_told_which_is_right(client: Client)
 async def test_status_shows_every_queue_and_stage(client: Client) -> None:
     await client.post("/queue/notification/jobs", json=[SEND, SEND])
     queues = {queue["queue"]: queue for queue in (await (await client.get("/queue/status")).json())["queues"]}
-    assert set(queues) == {"audio", "notification", "cleanup"}
+    assert set(queues) == {"audio", "notification", "cleanup", "sync"}
     assert queues["notification"]["waiting"] == 2
     assert [stage["stage"] for stage in queues["audio"]["stages"]] == ["transcribe", "process-conversation"]
 
@@ -384,7 +384,7 @@ async def test_a_delayed_job_is_counted_and_shown_with_the_time_it_is_due(client
     assert view["state"] == "delayed"
     assert 60_000 <= view["dueAt"] - before < 80_000
     queues = (await (await client.get("/queue/status")).json())["queues"]
-    assert [(queue["waiting"], queue["delayed"]) for queue in queues] == [(0, 0), (1, 1), (0, 0)]
+    assert [(queue["waiting"], queue["delayed"]) for queue in queues] == [(0, 0), (1, 1), (0, 0), (0, 0)]
 
 
 async def test_status_says_which_stages_are_paused_or_draining(client: Client, broker: Broker) -> None:

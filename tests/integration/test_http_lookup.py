@@ -84,7 +84,7 @@ async def test_every_stage_is_tried_and_nothing_is_sent(
         queues = {
             queue["queue"]: {stage["stage"]: stage for stage in queue["stages"]} for queue in found["queues"]
         }
-        assert queues.keys() == {"audio", "notification", "cleanup"}
+        assert queues.keys() == {"audio", "notification", "cleanup", "sync"}
         for name, stage in queues["notification"].items():
             if name == "fallback":
                 assert stage == {"stage": name, "ok": False, "milliseconds": None, "error": "paused"}
@@ -119,7 +119,7 @@ async def test_the_command_ends_with_0_where_all_came_through(all_stages: Connec
     ended = await asyncio.to_thread(riacho, "test", "--json")
     found = json.loads(ended.out)
     assert (ended.code, found["ok"]) == (0, True), found
-    assert [queue["queue"] for queue in found["queues"]] == ["audio", "notification", "cleanup"]
+    assert [queue["queue"] for queue in found["queues"]] == ["audio", "notification", "cleanup", "sync"]
 
 
 async def test_the_command_ends_with_1_and_says_what_is_wrong(all_stages: Connect, riacho: Command) -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 KEY, HASH = new_key()
 KEYS = {"http": {"keys": {"admin": {"hash": HASH, "scopes": ["admin"]}}}}
 EXAMPLES = {"name": "send-client", "jobId": "send-client.0.1795363715263-0", "queue": "notification"}
-EXAMPLES |= {"file": "page.css"}
+EXAMPLES |= {"file": "page.css", "tenant": "padaria"}
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 

@@ -111,10 +111,10 @@ async def test_both_say_the_same_of_every_queue_and_stage(client: Client, broker
     status, found = await asked(client, "/queue/status"), await asked(client)
     assert set(found) == {"state", "memory", "at", "queues"}
     assert (found["state"], 0 < found["memory"] < 1) == ("ok", True)
-    assert [queue["queue"] for queue in status["queues"]] == ["audio", "notification", "cleanup"]
-    assert [set(queue) for queue in found["queues"]] == [{*QUEUE_FIELDS.split(), "stages"}] * 3
+    assert [queue["queue"] for queue in status["queues"]] == ["audio", "notification", "cleanup", "sync"]
+    assert [set(queue) for queue in found["queues"]] == [{*QUEUE_FIELDS.split(), "stages"}] * 4
     assert of_stage(status).keys() == of_stage(found).keys() == set(STAGE_FIELDS.split())
-    stage, (_, queue, _) = of_stage(found), found["queues"]
+    stage, (_, queue, *_) = of_stage(found), found["queues"]
     expected = {"waiting": 1, "delayed": 1, "active": 1, "retrying": 0, "dead": 0}
     assert expected.items() <= stage.items()
     assert expected.items() <= queue.items()
@@ -217,7 +217,7 @@ async def test_a_drained_stage_and_a_full_server_shed(
 ) -> None:
     await broker.drain([broker.pipeline.stage("transcribe")])
     found = await asked(client)
-    assert [queue["state"] for queue in found["queues"]] == ["shedding", "ok", "ok"]
+    assert [queue["state"] for queue in found["queues"]] == ["shedding", "ok", "ok", "ok"]
     short = replaced(settings(), redis={"memory_share": 1e-9})
     async with connector(short, broker.pipeline)() as full, serving(full, settings) as other:
         found = await asked(other)

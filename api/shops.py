@@ -1,0 +1,29 @@
+"""The real parts of the sync stages, made of the settings."""
+
+from config import Settings
+from stages.store import Database
+from stages.sync.parts import Syncing
+from stages.sync.rest import Shop, WordPress
+from stages.sync.store import ShopStore
+
+
+def syncing_of(settings: Settings, database: Database) -> Syncing:
+    """The parts for these settings on a database; `wordpress` is opened by whoever works the stages."""
+    shops = {
+        tenant: Shop(
+            tenant=tenant,
+            url=shop.url,
+            key=shop.key.reveal(),
+            secret=shop.secret.reveal(),
+            user=shop.user,
+            password=shop.password.reveal(),
+        )
+        for tenant, shop in settings.sync.shops.items()
+    }
+    return Syncing(
+        shops=shops,
+        wordpress=WordPress(settings.sync.timeout),
+        store=ShopStore(database),
+        region=settings.notification.region,
+        full_every=settings.sync.full_every,
+    )

@@ -1,0 +1,19 @@
+"""What the sync stages are made of."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from stages.sync.rest import Shop, WordPress
+from stages.sync.store import ShopStore
+
+
+class Syncing(msgspec.Struct, frozen=True, kw_only=True):
+    """The tenants' shops, who asks them, and where what they have is kept. `region` is that of phone numbers
+    without a country code; `full_every` the seconds from one full pull to the next."""
+
+    shops: Mapping[str, Shop]
+    wordpress: WordPress
+    store: ShopStore
+    region: str
+    full_every: float

@@ -1,0 +1,230 @@
+"""The stages `sync.products` and `sync.orders`: what changed in a tenant's shop, into the database.
+
+Records come in the order in which they were changed, a page at a time from the newest one that is kept on: always
+the first page from there, so that what changes meanwhile moves no other record out of sight. Of those changed in
+the same second (an import) there may be more than a page; these are paged through, again from their first where
+their number changed.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pipeline import Context, Done, Permanent, RetryLater
+from pipeline.message import now_ms
+from stages.jobs import Pull as PullJob
+from stages.sync import records
+from stages.sync.errors import ShopAway, ShopClosed
+from stages.sync.records import BadRecord, Order, Product
+from stages.sync.rest import PER_PAGE, WOOCOMMERCE, Page, Shop, WordPress
+from stages.sync.store import HeldByAnother, Pull, ShopStore
+
+log = logging.getLogger(__name__)
+
+# Shops sort by their local time, in which an hour comes twice a year, and what is saved may show some time later.
+OVERLAP = 2 * 3_600_000  # ms that each pull looks back
+SECOND = 1_000  # ms, as fine as a shop tells when something changed
+FIRST_PAUSE, LONGEST_PAUSE = 30.0, 3_600.0  # seconds that a shop that is away is left alone
+MOST_NAMED = 20  # records that a result names as skipped
+
+
+class Feed(NamedTuple):
+    """A kind of records: which of their fields are asked for, and how one is read."""
+
+    kind: str
+    fields: str
+    query: Mapping[str, str]
+    read: Callable[[msgspec.Raw, str], Product | Order]
+
+
+PRODUCTS = Feed("products", records.PRODUCT_FIELDS, {"status": "any"}, records.product)
+
+
+def orders_feed(region: str) -> Feed:
+    """Orders, their customers' phone numbers as `normalised` has those of a region."""
+    return Feed("orders", records.ORDER_FIELDS, {"status": "any"}, lambda raw, _: records.order(raw, region))
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A record that could not be kept, by its id, and why."""
+
+    id: str
+    why: str
+
+
+class Pulled(msgspec.Struct, kw_only=True, rename="camel"):
+    """What a job did. `kept` counts records, not how often they came; `skipped` names the first of the `bad` ones.
+    `state`: done, or why not."""
+
+    state: str = "done"
+    full: bool = False
+    pages: int = 0
+    kept: int = 0
+    bad: int = 0
+    deleted: int = 0
+    skipped: list[Skipped] = []
+
+
+class _Currency(msgspec.Struct):
+    code: str
+
+
+class PullHandler:
+    """Pulls one kind of records, and does what follows `after` them.
+
+    Where the last full pull is `full_every` seconds ago, one is made of all there is, which deletes what it did
+    not meet. One that is interrupted goes on where it was."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        shops: Mapping[str, Shop],
+        wordpress: WordPress,
+        store: ShopStore,
+        full_every: float,
+        after: Callable[[Context], Awaitable[object]] | None = None,
+    ) -> None:
+        self._feed, self._shops, self._store = feed, shops, store
+        self._wordpress, self._after = wordpress, after
+        self._full_every = int(full_every * 1000)
+
+    async def __call__(self, ctx: Context, job: PullJob) -> Done:
+        shop = shop_of(self._shops, ctx.tenant)
+        try:
+            pull = await self._store.begin(ctx.tenant, self._feed.kind, f"{ctx.job_id} {ctx.attempt}")
+        except HeldByAnother as error:
+            return Done(Pulled(state=str(error)))
+        if pull.next_ms > now_ms() + SECOND and not job.full:
+            await self._store.release(pull)
+            return Done(Pulled(state=f"left alone: {pull.problem}"))
+        return Done(await self._pull_or_wait(ctx, shop, pull, full=job.full))
+
+    async def _pull_or_wait(self, ctx: Context, shop: Shop, pull: Pull, *, full: bool) -> Pulled:
+        try:
+            if not pull.full and (full or (pull.full_ended_ms or 0) + self._full_every < now_ms()):
+                pull = await self._store.begin_full(pull)
+            return await self._pull(ctx, shop, pull)
+        except HeldByAnother as error:
+            return Pulled(state=str(error))
+        except ShopAway as error:
+            pause = error.after or FIRST_PAUSE * 2**pull.failures
+            pause = min(max(pause, FIRST_PAUSE), LONGEST_PAUSE)
+            await self._store.fail(pull, str(error), now_ms() + int(pause * 1000))
+            raise RetryLater(pause, str(error)) from None
+        except ShopClosed as error:
+            await self._store.fail(pull, str(error), now_ms() + int(LONGEST_PAUSE * 1000))
+            if pull.problem == str(error):  # it has been said
+                return Pulled(state=str(error))
+            raise Permanent(str(error)) from None
+
+    async def _pull(self, ctx: Context, shop: Shop, pull: Pull) -> Pulled:
+        told, before = Pulled(full=pull.full), frozenset[int]()
+        reading = _Reading(self._feed, await currency_of(self._wordpress, shop, self._feed), told)
+        position = pull.position_ms if pull.full else max(0, pull.position_ms - OVERLAP)
+        async for found, newest, left in self._pages(shop, position, reading):
+            pull = await self._store.keep(pull, found, max(newest, pull.position_ms))
+            ids = frozenset(record.id for record in found)
+            told.pages, told.kept = told.pages + 1, told.kept + len(ids - before)
+            before = ids  # a page begins with what the last one ended with
+            await ctx.progress(100 * told.pages // (told.pages + left + 1), f"{told.kept:,} {self._feed.kind}")
+        told.deleted = await self._store.sweep(pull) if pull.full else 0
+        if self._after:
+            await self._after(ctx)
+        await self._store.end(pull)
+        return told
+
+    async def _pages(
+        self, shop: Shop, position: int, reading: "_Reading"
+    ) -> AsyncIterator[tuple[list[Any], int, int]]:
+        """The records of each page, when the newest was modified, and how many pages there are after it."""
+        while True:
+            page = await self._page(shop, position)
+            found = reading(page)
+            times = [record.modified_ms for record in found]
+            if min(times, default=position) < position:
+                raise ShopClosed(
+                    f"the shop of {shop.tenant!r} overlooks modified_after: it needs WooCommerce 5.8 or later"
+                )
+            newest = max(times, default=position)
+            yield found, newest, page.pages - 1
+            if page.pages <= 1:
+                return
+            if newest == position:
+                async for page in self._of_second(shop, position):
+                    yield reading(page), position, page.pages
+                newest += SECOND
+            position = newest
+
+    async def _of_second(self, shop: Shop, second: int) -> AsyncIterator[Page]:
+        """All that was modified in one second."""
+        number, total = 1, None
+        while True:
+            page = await self._page(shop, second, before=second + SECOND, number=number)
+            if total not in (None, page.total):  # one of them is gone, and what came after it has moved up
+                number, total = 1, None
+                continue
+            yield page
+            total, number = page.total, number + 1
+            if number > page.pages:
+                return
+
+    async def _page(self, shop: Shop, position: int, *, before: int | None = None, number: int = 1) -> Page:
+        """What was modified from `position` on."""
+        query = {
+            **self._feed.query,
+            "orderby": "modified",
+            "order": "asc",
+            "dates_are_gmt": "true",
+            "_fields": self._feed.fields,
+            "per_page": str(PER_PAGE),
+            "page": str(number),
+        }
+        if position:
+            query["modified_after"] = _iso(position - SECOND)
+        if before:
+            query["modified_before"] = _iso(before)
+        return await self._wordpress.page(shop, f"{WOOCOMMERCE}/{self._feed.kind}", query)
+
+
+class _Reading:
+    """Reads pages, and tells of what cannot be read: one bad record is no reason to lose the others."""
+
+    def __init__(self, feed: Feed, currency: str, told: Pulled) -> None:
+        self._feed, self._currency, self._told = feed, currency, told
+
+    def __call__(self, page: Page) -> list[Product | Order]:
+        found = []
+        for raw in page.records:
+            try:
+                found.append(self._feed.read(raw, self._currency))
+            except BadRecord as error:
+                self._skip(records.name_of(raw), str(error))
+        return found
+
+    def _skip(self, name: str, why: str) -> None:
+        self._told.bad += 1
+        if len(self._told.skipped) < MOST_NAMED:
+            self._told.skipped.append(Skipped(name, why))
+            log.warning("a record of %s is left out: %s: %s", self._feed.kind, name, why)
+
+
+async def currency_of(wordpress: WordPress, shop: Shop, feed: Feed) -> str:
+    """The shop's, of which products say nothing; orders have their own."""
+    if feed.kind != PRODUCTS.kind:
+        return ""
+    return (await wordpress.get(shop, f"{WOOCOMMERCE}/data/currencies/current", {}, _Currency)).code
+
+
+def shop_of(shops: Mapping[str, Shop], tenant: str) -> Shop:
+    """Raises Permanent where there is none."""
+    if tenant not in shops:
+        known = ", ".join(sorted(shops)) or "none"
+        raise Permanent(f"tenant {tenant!r} has no shop (with one: {known}); see the setting sync.shops")
+    return shops[tenant]
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,0 +1,295 @@
+"""Products and orders pulled from a shop, into SQLite and PostgreSQL."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from unittest.mock import AsyncMock
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from sqlalchemy import func, select
+
+from pipeline import Context, Done, Job, Permanent, RetryLater
+from pipeline.message import Delivery, now_ms, seal, unseal
+from stages.jobs import Pull
+from stages.store import Database
+from stages.sync.pull import PRODUCTS, Pulled, PullHandler, orders_feed
+from stages.sync.rest import Shop as Address
+from stages.sync.rest import WordPress
+from stages.sync.store import ShopStore, orders, products, pulls
+from tests.woocommerce import KEY, SECRET, Shop, problem, serving
+
+pytestmark = pytest.mark.integration
+
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+LONG_AGO = time.time() - 60 * DAY
+
+
+@pytest_asyncio.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with serving(Shop()) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def wordpress() -> AsyncIterator[WordPress]:
+    async with WordPress(timeout=5) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    async with Database(url) as opened:
+        yield opened
+
+
+class Desk:
+    """Pulls from one shop, by jobs with a number each."""
+
+    def __init__(self, database: Database, shop: Shop, wordpress: WordPress) -> None:
+        self.store, self.database = ShopStore(database), database
+        self.shop, self.wordpress = shop, wordpress
+        self.address = Address("padaria", shop.url, KEY, SECRET)
+        self.full_every = float(DAY)
+        self._jobs = 0
+
+    async def pull(self, feed: Any = PRODUCTS, *, full: bool = False, job: int = 0, attempt: int = 1) -> Pulled:
+        self._jobs += 1
+        handler = PullHandler(feed, {"padaria": self.address}, self.wordpress, self.store, self.full_every)
+        done = await handler(context(job or self._jobs, attempt), Pull(full=full))
+        assert isinstance(done, Done)
+        assert isinstance(done.result, Pulled)
+        return done.result
+
+    async def names(self) -> list[str]:
+        rows = await self.database.read(select(products.c.name).order_by(products.c.id))
+        return [row["name"] for row in rows]
+
+    async def count(self, table: Any = products) -> int:
+        (row,) = await self.database.read(select(func.count().label("n")).select_from(table))
+        return int(row["n"])
+
+
+@pytest.fixture
+def desk(database: Database, shop: Shop, wordpress: WordPress) -> Desk:
+    return Desk(database, shop, wordpress)
+
+
+def context(number: int, attempt: int = 1) -> Context:
+    body = seal(Job(stage="products", payload=Pull(), tenant="padaria"))
+    return Context(Delivery("products", 0, b"%d-0" % number, body, attempt), unseal(body), AsyncMock())
+
+
+async def test_all_there_is_and_then_what_changed(desk: Desk) -> None:
+    for number in range(1, 251):
+        desk.shop.product(number, LONG_AGO + number * 3 * HOUR)
+    first = await desk.pull()
+    assert (first.state, first.full, first.kept, first.bad) == ("done", True, 250, 0)
+    assert await desk.count() == 250
+
+    desk.shop.product(7, time.time() - MINUTE, name="Bolo de <b>milho</b> &amp; coco", price="1234.5")
+    desk.shop.product(999, time.time() - MINUTE)
+    asked = len(desk.shop.asked)
+    second = await desk.pull()
+    assert (second.full, second.kept, second.pages) == (False, 3, 1), "the newest of before is looked at again"
+    assert len(desk.shop.asked) - asked == 2, "its currency, and one page"
+    (found,) = await desk.store.products_named("padaria", ["milho"], 5)
+    assert (found.name, found.price, found.currency) == ("Bolo de milho & coco", "1234.5", "BRL")
+    assert await desk.count() == 251
+
+
+async def test_pulling_the_same_again_changes_nothing(desk: Desk) -> None:
+    for number in range(1, 130):
+        desk.shop.product(number, LONG_AGO + number)
+    await desk.pull(full=True)
+    rows = select(products.c.id, products.c.words, products.c.modified_ms).order_by(products.c.id)
+    before = await desk.database.read(rows)
+    assert (await desk.pull(full=True)).deleted == 0
+    assert await desk.database.read(rows) == before
+
+
+async def test_more_than_a_page_of_the_same_second_are_all_pulled(desk: Desk) -> None:
+    for number in range(1, 351):
+        desk.shop.product(number, LONG_AGO)
+    for number in range(351, 361):
+        desk.shop.product(number, LONG_AGO + 1)
+    assert (await desk.pull()).state == "done"
+    assert await desk.count() == 360
+
+
+async def test_what_changes_while_pages_are_turned_is_not_missed(desk: Desk) -> None:
+    """After every page something that was pulled moves to the end, something yet to come does so, too, or goes."""
+    for number in range(1, 501):
+        desk.shop.product(number, LONG_AGO + number // 40)
+    changed = 0
+
+    async def meanwhile(request: web.Request) -> None:
+        nonlocal changed
+        if "/products" in request.path and changed < 40:
+            changed += 1
+            desk.shop.product(changed, time.time() - DAY + changed)
+            desk.shop.products.drop(500 - changed)
+            desk.shop.product(1_000 + changed, LONG_AGO + 5)
+
+    desk.shop.before = meanwhile
+    await desk.pull()
+    assert changed > 5
+    desk.shop.before = None
+    kept = {row["id"] for row in await desk.database.read(select(products.c.id))}
+    missing = set(desk.shop.products.records) - kept
+    assert all(number > 1_000 for number in missing), "what was there all the time is there"
+    await desk.pull(full=True)
+    rows = await desk.database.read(select(products.c.id))
+    assert {row["id"] for row in rows} == set(desk.shop.products.records), "and a full pull has it to the letter"
+
+
+async def test_what_is_gone_from_the_shop_goes_with_a_full_pull(desk: Desk) -> None:
+    for number in range(1, 121):
+        desk.shop.product(number, LONG_AGO + number)
+    await desk.pull()
+    for number in range(1, 51):
+        desk.shop.products.drop(number)
+    assert (await desk.pull()).deleted == 0
+    assert await desk.count() == 120
+    assert (await desk.pull(full=True)).deleted == 50
+    assert await desk.count() == 70
+
+
+async def test_one_killed_half_way_goes_on_where_it_was(desk: Desk) -> None:
+    for number in range(1, 1_001):
+        desk.shop.product(number, LONG_AGO + number)
+    pages, fifth = 0, asyncio.Event()
+
+    async def slow(request: web.Request) -> None:
+        nonlocal pages
+        pages += "/products" in request.path
+        if pages == 5:
+            fifth.set()
+            await asyncio.Event().wait()
+
+    desk.shop.before = slow
+    killed = asyncio.create_task(desk.pull(job=77))
+    await fifth.wait()
+    killed.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await killed
+    kept = await desk.count()
+    assert 300 <= kept <= 400
+    # The worker is gone, and took nothing back: its hold on the pull, and what it knew.
+    held = {"held_until_ms": now_ms() + 60_000, "next_ms": 0, "failures": 0}
+    await desk.database.write(pulls.update().values(held))
+    desk.shop.before, asked = None, len(desk.shop.asked)
+    other = await desk.pull()
+    assert "another job" in other.state
+    again = await desk.pull(job=77, attempt=2)
+    assert (again.state, again.full) == ("done", True)
+    assert len(desk.shop.asked) - asked <= 9, "those that were kept are not pulled again"
+    assert await desk.count() == 1_000
+
+
+async def test_a_worker_that_was_thought_dead_writes_nothing_more(desk: Desk) -> None:
+    for number in range(1, 301):
+        desk.shop.product(number, LONG_AGO + number)
+    taken = asyncio.Event()
+
+    async def slow(request: web.Request) -> None:
+        if "page=1" in request.path_qs and not taken.is_set():
+            taken.set()
+            await asyncio.sleep(0.2)
+
+    desk.shop.before = slow
+    first = asyncio.create_task(desk.pull(job=5, attempt=1))
+    await taken.wait()
+    second = await desk.pull(job=5, attempt=2)
+    assert second.state == "done"
+    assert "another job" in (await first).state
+    assert await desk.count() == 300
+
+
+async def test_a_bad_record_is_named_and_the_others_are_kept(desk: Desk) -> None:
+    for number in range(1, 201):
+        desk.shop.product(number, LONG_AGO + number)
+    desk.shop.product(17, LONG_AGO + 17, price="um real")
+    desk.shop.product(18, LONG_AGO + 18, name=None)
+    told = await desk.pull()
+    assert (told.kept, told.bad) == (198, 2)
+    assert [skipped.id for skipped in told.skipped] == ["17", "18"]
+    assert "'um real', which is no amount" in told.skipped[0].why
+    assert await desk.count() == 198
+
+
+async def test_a_shop_that_is_away_is_left_alone_longer_each_time(desk: Desk) -> None:
+    desk.shop.product(1, LONG_AGO)
+
+    async def busy(_: web.Request) -> web.Response:
+        return problem(503, "busy", "Briefly unavailable for scheduled maintenance.")
+
+    desk.shop.before = busy
+    pauses = []
+    for number in range(4):
+        await desk.database.write(pulls.update().values(next_ms=0))
+        with pytest.raises(RetryLater) as told:
+            await desk.pull(job=number + 1)
+        pauses.append(told.value.seconds)
+    assert pauses == [30, 60, 120, 240]
+    asked = len(desk.shop.asked)
+    assert "503" in (await desk.pull()).state
+    assert len(desk.shop.asked) == asked, "another job asks for nothing meanwhile"
+    desk.shop.before = None
+    await desk.database.write(pulls.update().values(next_ms=0))
+    assert (await desk.pull()).kept == 1
+    pull = await desk.store.pull("padaria", "products")
+    assert pull
+    assert (pull.failures, pull.problem, pull.next_ms) == (0, "", 0)
+
+
+async def test_a_shop_says_itself_how_long_to_wait(desk: Desk) -> None:
+    async def limited(_: web.Request) -> web.Response:
+        return problem(429, "rate_limited", "Slow down.", **{"Retry-After": "90"})
+
+    desk.shop.before = limited
+    with pytest.raises(RetryLater) as told:
+        await desk.pull()
+    assert told.value.seconds == 90
+
+
+async def test_a_wrong_key_is_told_once_and_has_no_secret_in_it(desk: Desk) -> None:
+    desk.address = Address("padaria", desk.shop.url, KEY, "cs_wrong")
+    with pytest.raises(Permanent, match=r"woocommerce_rest_cannot_view.*shops\.padaria") as told:
+        await desk.pull()
+    assert "cs_wrong" not in str(told.value)
+    await desk.database.write(pulls.update().values(next_ms=0))
+    assert "401" in (await desk.pull()).state, "said before"
+
+
+async def test_a_tenant_without_a_shop_is_told_who_has_one(desk: Desk) -> None:
+    handler = PullHandler(PRODUCTS, {}, desk.wordpress, desk.store, DAY)
+    with pytest.raises(Permanent, match=r"tenant 'padaria' has no shop \(with one: none\)"):
+        await handler(context(1), Pull())
+
+
+async def test_a_shop_too_old_for_modified_after_is_not_asked_for_ever(desk: Desk) -> None:
+    for number in range(1, 301):
+        desk.shop.product(number, LONG_AGO + number)
+    find = desk.shop.products.find
+    desk.shop.products.find = lambda *_: find("", "")  # type: ignore[method-assign]
+    with pytest.raises(Permanent, match=r"WooCommerce 5\.8"):
+        await desk.pull()
+
+
+async def test_orders_have_what_the_chat_needs(desk: Desk) -> None:
+    desk.shop.order(41, time.time() - MINUTE, status="on-hold")
+    desk.shop.order(42, time.time(), date_paid_gmt="2026-11-23T10:00:00")
+    assert (await desk.pull(orders_feed("BR"))).kept == 2
+    assert await desk.count(orders) == 2
+    order = await desk.store.order("padaria", "42")
+    assert order
+    assert (order.status, order.total, order.currency, order.paid_ms) == (
+        "processing",
+        "25.00",
+        "BRL",
+        1795428000000,
+    )
+    assert [(item.name, item.quantity, item.total) for item in order.items] == [("Bolo 1", 2, "25.00")]
