@@ -29,6 +29,9 @@ EXAMPLES: dict[str, Any] = {
     },
     "tts-cache": {"days": 7, "dry_run": True},
     "stats": {"day": "2026-11-20"},
+    "products": {"full": True},
+    "changed": {"kind": "orders", "id": 727},
+    "push-order": {"id": 727, "note": "Comprovante por WhatsApp", "status": "on-hold"},
 }
 
 

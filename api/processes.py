@@ -47,7 +47,7 @@ UP = {
         "worker",
         "--stages",
         "process-conversation,send-vendor,send-client,fallback,alert,receipt,"
-        "tts-cache,conversations,logs,stats,health",
+        "tts-cache,conversations,logs,stats,health,products,orders,changed,push-order",
     ],
     "transcriber": ["worker", "--stages", "transcribe", "--nice", "10"],
 }

@@ -1,11 +1,13 @@
 """Several workers: how many are taken, and how they share the cores."""
 
 import os
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from api.__main__ import app
+from api.adapters import Adapters
 from api.processes import UP, _environments, sharing_cores
 from config import SettingsError, load, replaced
 
@@ -34,6 +36,12 @@ def test_each_worker_has_a_port_of_its_own_for_its_figures(port: int, given: lis
     environments = _environments(settings, UP, {})
     assert [environments[name]["RIACHO_METRICS_PORT"] for name in ("worker", "transcriber")] == given
     assert environments.keys() == UP.keys()
+
+
+def test_every_stage_has_a_worker_where_all_run(tmp_path: Path) -> None:
+    worked = [name for arguments in UP.values() for name in arguments[2].split(",") if "--stages" in arguments]
+    settings = replaced(load(environ={}), data={"folder": tmp_path})
+    assert sorted(worked) == sorted(stage.name for stage in Adapters(settings).pipeline())
 
 
 def test_more_workers_than_ports_are_refused_before_any_starts() -> None:
