@@ -39,7 +39,7 @@ def test_each_worker_has_a_port_of_its_own_for_its_figures(port: int, given: lis
 
 
 def test_every_stage_has_a_worker_where_all_run(tmp_path: Path) -> None:
-    worked = [name for arguments in UP.values() for name in arguments[2].split(",") if "--stages" in arguments]
+    worked = [name for kind, *options in UP.values() if kind == "worker" for name in options[1].split(",")]
     settings = replaced(load(environ={}), data={"folder": tmp_path})
     assert sorted(worked) == sorted(stage.name for stage in Adapters(settings).pipeline())
 
