@@ -13,7 +13,7 @@ from pipeline import Stage
 from stages import KEEP_RESULTS
 
 PREFIX = "cost_"  # of the figures in a report
-FULL = 0.9  # of a core: a Python process that takes more has its event loop and its threads wait for each other
+FULL = 0.95  # of a core: a Python process that takes more has its event loop and its threads wait for each other
 MEMORY_SHARE = 0.9  # of the server's memory; above it no new message is taken (config/default.toml)
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in msgspec.structs.fields(Stage)}
 HIGH_WATER: int = DEFAULTS["high_water"]  # waiting jobs of a stage in a partition, above which none is taken

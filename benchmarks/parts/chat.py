@@ -131,7 +131,7 @@ class Burst:
 
     messages: int
     adding: Spent  # while they came
-    spent: Spent  # since they were let go
+    working: Spent  # from when they were let go to the last reply
 
 
 def waiting(replies: Iterable[Reply], at: float) -> int:

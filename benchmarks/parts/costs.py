@@ -1,42 +1,39 @@
-"""What messages cost the chat, for the model of `benchmarks.capacity`."""
+"""What messages cost the chat, for the model of `benchmarks.capacity`.
+
+Messages of a kind come while its first stage is paused: that is what the API takes. Then they are worked as fast
+as can be: that is what workers take when they are busy, as what waits shares calls.
+"""
 
 import os
 
 from benchmarks.capacity import Costs
-from benchmarks.parts.chat import Chat, Spent
-from benchmarks.parts.openloop import Pace
+from benchmarks.parts.chat import Burst, Chat, Spent
 
-RATE = 80.0  # texts a second: half of what a worker does, so that they share calls as they do when it is busy
 RESTING = 2.0  # seconds
-WARM_UP = 1.0  # seconds
-TEXTS = 500  # in a burst: of them are the bytes
+TEXTS = 1_000
 
 
-async def costs_of(chat: Chat, seconds: float, notes: int) -> Costs:
-    """By texts that come for so long, texts that had to wait, and notes all at once. What is taken when nothing
-    happens is left out."""
-    empty = float(chat.server.used())
-    idle = await chat.rest(RESTING)
-    talk = await chat.talk(Pace(RATE, seconds, WARM_UP))
-    text, texts = _less(talk.spent, idle), len(talk.replies)
-    waited = await chat.burst(TEXTS, "text")
-    remembered = (waited.adding.dataset + waited.spent.dataset) / waited.messages
+async def costs_of(chat: Chat, notes: int) -> Costs:
+    """By texts, and so many voice notes; what is taken when nothing happens is left out."""
+    empty, idle = float(chat.server.used()), await chat.rest(RESTING)
+    texts = await chat.burst(TEXTS, "text")
+    remembered = (texts.adding.dataset + texts.working.dataset) / TEXTS
     known = chat.server.mean_size("*:dedup:*")
     heard = chat.audio_seconds
     noted = await chat.burst(notes, "audio")
     heard = chat.audio_seconds - heard
-    note = _less(noted.spent, idle)
+    text, note = _cpu(texts, idle), _cpu(noted, idle)
     return Costs(
-        api_cpu_ms=text["api"] / texts * 1000,
-        worker_cpu_ms=text["worker"] / texts * 1000,
-        server_cpu_ms=text["server"] / texts * 1000,
-        audio_server_cpu_ms=(note["server"] + noted.adding.cpu["server"]) / notes * 1000,
-        transcriber_cpu_ms=note["transcriber"] / heard * 1000,
-        generator_cpu_ms=text["generator"] / texts * 1000,
-        transcribed_audio_seconds_per_second=heard / noted.spent.seconds,
+        api_cpu_ms=text["api"] * 1000,
+        worker_cpu_ms=text["worker"] * 1000,
+        server_cpu_ms=text["server"] * 1000,
+        audio_server_cpu_ms=note["server"] * 1000,
+        transcriber_cpu_ms=note["transcriber"] * notes / heard * 1000,
+        generator_cpu_ms=text["generator"] * 1000,
+        transcribed_audio_seconds_per_second=heard / noted.working.seconds,
         cores=os.cpu_count() or 1,
         note_seconds=heard / notes,
-        waiting_bytes=waited.adding.dataset / waited.messages,
+        waiting_bytes=texts.adding.dataset / TEXTS,
         known_bytes=known,
         text_bytes=remembered,
         audio_bytes=remembered + chat.server.mean_size("*:job:transcribe:*"),
@@ -44,7 +41,10 @@ async def costs_of(chat: Chat, seconds: float, notes: int) -> Costs:
     )
 
 
-def _less(spent: Spent, idle: Spent) -> dict[str, float]:
-    """CPU seconds without what rest would have taken."""
-    share = spent.seconds / idle.seconds
-    return {name: max(0.0, cpu - idle.cpu[name] * share) for name, cpu in spent.cpu.items()}
+def _cpu(burst: Burst, idle: Spent) -> dict[str, float]:
+    """Seconds for a message, without what rest would have taken."""
+    share = (burst.adding.seconds + burst.working.seconds) / idle.seconds
+    return {
+        name: max(0.0, burst.adding.cpu[name] + burst.working.cpu[name] - idle.cpu[name] * share) / burst.messages
+        for name in idle.cpu
+    }

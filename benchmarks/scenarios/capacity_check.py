@@ -1,7 +1,7 @@
 """What the capacity page says of this machine, beside what the machine does.
 
-The costs of a message are measured at a moderate rate; the model then says at which rate the chat, with one
-process of each kind, no longer keeps up, for texts alone and for a mix. That rate is looked for.
+What a message costs is measured; the model then says at which rate the chat, with one process of each kind, no
+longer keeps up, for texts alone and for a mix. That rate is looked for.
 """
 
 import math
@@ -14,12 +14,13 @@ from rich.console import Console
 
 from benchmarks.capacity import Costs, limits, sustainable
 from benchmarks.parts.chat import SHARED, Chat, running
-from benchmarks.parts.costs import WARM_UP, costs_of
+from benchmarks.parts.costs import costs_of
 from benchmarks.parts.openloop import Pace
 from benchmarks.reports.report import Report
 
 QUICK = {"seconds": 5, "notes": 8, "exact": 0.15, "audio": 0}
-LONGER = 2  # times as long is a mix tried, as there are few notes in it
+LONGER = 4  # times as long is a mix tried: there are few notes in it, and first they fill the model's calls
+WARM_UP = 1.0  # seconds
 STEP = 1.25  # from one rate to the next while the limit is not between two
 TRIES = 12  # of a rate, at most
 console = Console(highlight=False, stderr=True)
@@ -40,19 +41,14 @@ def measure(
 ) -> Report:
     """The highest rate that the chat keeps up with here: predicted by the model of CAPACITY.md, and measured."""
     figures = uvloop.run(_checked(audio / 100, seconds, notes, exact))
-    knobs: dict[str, float | str] = {
-        "audio": audio,
-        "seconds": seconds,
-        "notes": notes,
-        "exact": exact,
-    }
+    knobs: dict[str, float | str] = {"audio": audio, "seconds": seconds, "notes": notes, "exact": exact}
     return Report("capacity-check", knobs, figures, CAVEATS)
 
 
 async def _checked(audio: float, seconds: float, notes: int, exact: float) -> dict[str, float]:
     async with running() as chat:
         began = chat.spent()
-        costs = await costs_of(chat, seconds, notes)
+        costs = await costs_of(chat, notes)
         found = await _compared("text", chat, costs, 0.0, seconds, exact)
         if audio:
             found |= await _compared("mix", chat, costs, audio, seconds * LONGER, exact)

@@ -12,19 +12,20 @@ import uvloop
 
 from benchmarks.parts.chat import SHARED, Chat, Talk, running
 from benchmarks.parts.contest import Rounds
-from benchmarks.parts.costs import RATE, WARM_UP, costs_of
+from benchmarks.parts.costs import costs_of
 from benchmarks.parts.openloop import Pace
 from benchmarks.parts.usage import MILLION
 from benchmarks.reports.report import Plot, Report
 
 QUICK = {"seconds": 5, "rounds": 2, "loads": "20,60,120", "notes": 16}
+WARM_UP = 1.0  # seconds
 MB = 2**20
 CAVEATS = [
     SHARED,
     "text and audio: from when a message was due until its reply was out, by the time in its line of the outbox, "
     "to the millisecond; the line is in the file a moment later.",
     "Every message is the first of its chat; rules answer; no receipts come, as WhatsApp would send them.",
-    f"cost_…: of texts at {RATE:g} a second, and of notes at once; without what is taken when nothing happens.",
+    "cost_…: of messages that had to wait and are then worked as fast as can be, without what rest takes.",
     "A rate was kept up with where the messages without a reply grew by less than a twentieth of what came.",
 ]
 
@@ -51,7 +52,7 @@ async def _measured(
 ) -> Report:
     found: Rounds = defaultdict(list)
     async with running() as chat:
-        costs = (await costs_of(chat, pace.seconds, notes)).figures() if notes else {}
+        costs = (await costs_of(chat, notes)).figures() if notes else {}
         for _ in range(rounds):
             for figure, value in figures(await chat.talk(pace, audio)).items():
                 found[figure].append(value)

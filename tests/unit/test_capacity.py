@@ -44,7 +44,7 @@ def want(**other: float) -> Wanted:
 def test_processes_are_as_many_as_what_they_take_at_so_much_of_a_core() -> None:
     found = needs(COSTS, want(busy=1.0))
     assert found.apis == 1  # 0.25 cores
-    assert found.workers == 3  # 2.5 cores at 0.9 each
+    assert found.workers == 3  # 2.5 cores at 0.95 each
     assert needs(COSTS, want(busy=0.5)).workers == 6
     assert needs(COSTS, want(rate=1)).workers == needs(COSTS, want(rate=1)).apis == 1
 
