@@ -8,7 +8,6 @@ each has other bytes, as a note that is known is not transcribed again.
 
 import asyncio
 import itertools
-import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -197,7 +196,7 @@ class Chat:
     def spent(self) -> Spent:
         """So far."""
         cpu = {name: cpu_of(process) for name, process in self.processes.items()} | {
-            "generator": cpu_of(os.getpid())
+            "generator": time.process_time()
         }
         usage = self.server.usage([])
         cpu["server"] = usage.server_cpu
