@@ -195,11 +195,9 @@ class Chat:
 
     def spent(self) -> Spent:
         """So far."""
-        cpu = {name: cpu_of(process) for name, process in self.processes.items()} | {
-            "generator": time.process_time()
-        }
         usage = self.server.usage([])
-        cpu["server"] = usage.server_cpu
+        cpu = {name: cpu_of(process) for name, process in self.processes.items()}
+        cpu |= {"generator": time.process_time(), "server": usage.server_cpu}
         return Spent(cpu, cpu_of_all(), usage.commands, self.server.dataset(), time.perf_counter())
 
     def peaks(self) -> dict[str, int]:
