@@ -198,7 +198,7 @@ async def test_jobs_with_and_without_delay_share_their_tenants_account(
     pipeline = Pipeline([stage("one", noted, tenant_limit=2, concurrency=5)])
     connect = connector(pipeline)
     async with connect() as broker, working(connect, pipeline):
-        first, second = await add_all(broker, of_tenant("shop", 0, 1, delay=0.05))
+        first, second = await add_all(broker, of_tenant("shop", 0, 1, delay=0.5))
         third, *_ = await add_all(broker, of_tenant("shop", 2, 3, 4))
         await until(broker, third, "active")
 
