@@ -1,4 +1,4 @@
-"""Spans of the HTTP requests that stages make."""
+"""What the HTTP requests that stages make have in common: spans, and answers of a bounded size."""
 
 import functools
 from types import SimpleNamespace
@@ -11,6 +11,21 @@ from pipeline import conventions as names
 from pipeline import telemetry
 
 CLIENT_ERROR = 400
+CHUNK = 65_536  # bytes
+
+
+class TooLarge(Exception):
+    """What comes is more than may come."""
+
+
+async def body_of(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body, of at most so many bytes. Raises TooLarge, without reading on."""
+    content = bytearray()
+    async for chunk in answer.content.iter_chunked(CHUNK):
+        content += chunk
+        if len(content) > limit:
+            raise TooLarge(f"over the limit of {limit:,} bytes")
+    return bytes(content)
 
 
 def traced(peer: str) -> list[aiohttp.TraceConfig]:

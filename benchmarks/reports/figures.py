@@ -1,5 +1,7 @@
 """What a figure's name says of it."""
 
+from benchmarks.peers.entrants import PEERS
+
 # The first of them that has a part of the name in it tells.
 BETTER: dict[tuple[str, ...], bool | None] = {
     ("generator",): None,  # how the load was made is no figure of what took it
@@ -7,15 +9,14 @@ BETTER: dict[tuple[str, ...], bool | None] = {
     ("_per_second", "_vs_"): True,
     ("_ms", "memory", "cpu_", "lost_at", "error", "seconds", "_mb"): False,
 }
-PEERS = (
-    *("bullmq", "bull", "bullmq_python", "celery", "taskiq", "streaq", "arq", "saq", "rq", "dramatiq"),
-    *("faststream", "chasquimq", "fastify_bullmq"),
-)
+MEASURED = (*(peer.name for peer in PEERS), "fastify_bullmq")
 
 
 def is_peers(name: str) -> bool:
     """Whether it is measured of a peer alone: a ratio to one is of both."""
-    return "_vs_" not in name and any(name.endswith(f"_{peer}") or name.startswith(f"{peer}_") for peer in PEERS)
+    return "_vs_" not in name and any(
+        name.endswith(f"_{peer}") or name.startswith(f"{peer}_") for peer in MEASURED
+    )
 
 
 def more_is_better(name: str) -> bool | None:

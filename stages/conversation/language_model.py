@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 import aiohttp
 import msgspec
 
-from stages.outgoing import traced
+from stages.outgoing import TooLarge, body_of, traced
 from stages.ports import Message, Responder
 
 log = logging.getLogger(__name__)
@@ -189,9 +189,7 @@ def _check(answer: aiohttp.ClientResponse) -> None:
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in answer.content.iter_chunked(65_536):
-        body += chunk
-        if len(body) > BYTE_LIMIT:
-            raise _NoAnswer(f"its answer is over the limit of {BYTE_LIMIT:,} bytes", math.inf)
-    return bytes(body)
+    try:
+        return await body_of(answer, BYTE_LIMIT)
+    except TooLarge as error:
+        raise _NoAnswer(f"its answer is {error}", math.inf) from None

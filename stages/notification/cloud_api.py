@@ -17,7 +17,7 @@ from pipeline import metrics
 from stages.notification.codes import error_of, shown
 from stages.notification.errors import NotSent, OutcomeUnknown, Retryable, SenderPaused
 from stages.notification.phone import is_user_id
-from stages.outgoing import traced
+from stages.outgoing import TooLarge, body_of, traced
 
 ANSWER_LIMIT = 65_536  # bytes
 CONNECTIONS = 64
@@ -262,12 +262,10 @@ def _token(sender: Sender) -> str:
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:
-    content = bytearray()
-    async for chunk in answer.content.iter_chunked(ANSWER_LIMIT):
-        content += chunk
-        if len(content) > ANSWER_LIMIT:
-            raise OutcomeUnknown(f"WhatsApp's answer is over the limit of {ANSWER_LIMIT:,} bytes")
-    return bytes(content)
+    try:
+        return await body_of(answer, ANSWER_LIMIT)
+    except TooLarge as error:
+        raise OutcomeUnknown(f"WhatsApp's answer is {error}") from None
 
 
 def _read(answer: bytes, kind: type[T]) -> T:

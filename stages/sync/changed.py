@@ -13,7 +13,6 @@ from stages.sync.records import BadRecord
 from stages.sync.rest import WOOCOMMERCE, Shop, WordPress
 from stages.sync.store import ShopStore
 
-LONGEST_PAUSE = 900.0  # seconds; the pull every quarter of an hour has it then anyway
 TRASH = "trash"
 
 
@@ -41,8 +40,7 @@ class ChangedHandler:
         try:
             state = await self._look(ctx, shop, job)
         except ShopAway as error:
-            pause = error.after or 2.0 ** min(ctx.attempt, 8)
-            raise RetryLater(min(pause, LONGEST_PAUSE), str(error)) from None
+            raise RetryLater(error.pause(ctx.attempt), str(error)) from None
         except ShopClosed as error:
             raise Permanent(str(error)) from None
         if job.kind == "orders":

@@ -9,6 +9,8 @@ ShopError
 
 from pipeline import RiachoError
 
+LONGEST_PAUSE = 900.0  # seconds; the pull every quarter of an hour has what a webhook told then anyway
+
 
 class ShopError(RiachoError):
     """The message names the shop, and has no secrets."""
@@ -20,6 +22,10 @@ class ShopAway(ShopError):
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
         self.after = after
+
+    def pause(self, doubled: int) -> float:
+        """Seconds before a job tries again: the shop's own, or one that was doubled so often."""
+        return min(self.after or 2.0 ** min(doubled, 8), LONGEST_PAUSE)
 
 
 class ShopClosed(ShopError):

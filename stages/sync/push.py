@@ -12,7 +12,6 @@ from stages.sync.errors import ShopAway, ShopError
 from stages.sync.pull import shop_of
 from stages.sync.rest import PER_PAGE, WOOCOMMERCE, Shop, WordPress
 
-LONGEST_PAUSE = 900.0  # seconds
 ORDERS = f"{WOOCOMMERCE}/orders"
 
 Asked = tuple[Context, PushOrder]
@@ -64,7 +63,7 @@ class PushHandler:
                 shop, statuses, [job for (_, job), why in zip(asked, noted, strict=True) if not why]
             )
         except ShopAway as error:
-            return [(ctx, _later(ctx, error)) for ctx, _ in asked]
+            return [(ctx, Retry(error.pause(ctx.attempt + 1), str(error), counts=False)) for ctx, _ in asked]
         except (ShopError, Permanent) as error:
             return [(ctx, Bury(str(error))) for ctx, _ in asked]
         return [
@@ -117,8 +116,3 @@ def _outcome(job: PushOrder, now: Mapping[int, str], changed: Mapping[int, _Orde
     if order and order.error:
         return Bury(f"the shop left order {job.id} as it is: {order.error.code}: {order.error.message}"[:500])
     return {"status": order.status if order else now[job.id]}
-
-
-def _later(ctx: Context, error: ShopAway) -> Retry:
-    pause = error.after or 2.0 ** min(ctx.attempt + 1, 8)
-    return Retry(min(pause, LONGEST_PAUSE), str(error), counts=False)

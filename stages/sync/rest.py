@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from stages.outgoing import traced
+from stages.outgoing import TooLarge, body_of, traced
 from stages.sync.errors import RecordRefused, RecordUnknown, ShopAway, ShopClosed, ShopError
 
 PER_PAGE = 100  # WordPress gives no more
@@ -22,7 +22,7 @@ ANSWER_LIMIT = 64 * 1024 * 1024  # bytes; a page of products with long descripti
 ERROR_LIMIT = 65_536  # bytes
 TEXT_LIMIT = 300  # characters of the shop's own words
 CONNECTIONS = 64
-WOOCOMMERCE, WORDPRESS = "wc/v3", "wp/v2"
+WOOCOMMERCE = "wc/v3"
 GONE = 410
 PASSING = (408, 425, 429)
 
@@ -163,12 +163,10 @@ def _login(shop: Shop, path: str) -> str:
 
 
 async def _body(shop: Shop, answer: aiohttp.ClientResponse, limit: int) -> bytes:
-    content = bytearray()
-    async for chunk in answer.content.iter_chunked(65_536):
-        content += chunk
-        if len(content) > limit:
-            raise ShopAway(f"an answer of {_named(shop)} is over the limit of {limit:,} bytes")
-    return bytes(content)
+    try:
+        return await body_of(answer, limit)
+    except TooLarge as error:
+        raise ShopAway(f"an answer of {_named(shop)} is {error}") from None
 
 
 def _read(shop: Shop, body: bytes, kind: type[T]) -> T:

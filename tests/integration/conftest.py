@@ -20,8 +20,10 @@ from benchmarks.parts.postgres import NotInstalled, address, cluster
 from config import Settings
 from config.metrics import provider_of
 from pipeline import metrics, telemetry
+from stages.store import Database
 from tests.desk import Client, Serve, WithSettings, service, settings_of
 from tests.figures import Figures
+from tests.woocommerce import Shop, serving
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -52,6 +54,20 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return await empty_database(
         folder, f"test_{tmp_path.parent.name}_{tmp_path.name}"[-60:].replace("-", "_").lower()
     )
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    """It, opened."""
+    async with Database(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    """A shop with nothing in it."""
+    async with serving(Shop()) as running:
+        yield running
 
 
 async def empty_database(folder: str, name: str) -> str:

@@ -8,7 +8,7 @@ import itertools
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -112,12 +112,6 @@ class Desk:
 
 def failure(n: int) -> Alert:
     return Alert(cause=CAUSE, text=f"texto {n}", job=f"send-client.0.{n}-0")
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as made:
-        yield made
 
 
 @pytest.fixture

@@ -53,12 +53,6 @@ AfterTurns = Callable[[int, Callable[[], Awaitable[None]]], None]
 
 
 @pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as made:
-        yield made
-
-
-@pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transactions and pages of ten rows."""
     for module in (run, aged, cleanup_conversations):

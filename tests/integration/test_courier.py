@@ -1,7 +1,7 @@
 """Each message once: what the courier does about crashes, lost answers, limits, paused senders; and its log."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -110,12 +110,6 @@ async def unreported(*_: object) -> bool:
 
 def receipt(status: Any = "delivered", *, message_id: str = "wamid.1", at_ms: int = 5, **other: Any) -> Receipt:
     return Receipt(message_id, status, at_ms, "send-client.0.1-0", **other)
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as database:
-        yield database
 
 
 @pytest.fixture

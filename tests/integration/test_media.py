@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -31,12 +30,6 @@ NOTE = Transcribe(source="whatsapp:42", message=Incoming("ana", "wamid.1", 1))
 class Silent:
     async def record(self, _: MediaReference) -> None:
         await asyncio.Event().wait()
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as opened:
-        yield opened
 
 
 def context_of(note: Transcribe) -> Context:

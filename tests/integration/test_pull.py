@@ -19,7 +19,7 @@ from stages.sync.pull import PRODUCTS, Pulled, PullHandler, orders_feed
 from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
 from stages.sync.store import ShopStore, orders, products, pulls
-from tests.woocommerce import KEY, SECRET, Shop, problem, serving
+from tests.woocommerce import KEY, SECRET, Shop, problem
 
 pytestmark = pytest.mark.integration
 
@@ -28,21 +28,9 @@ LONG_AGO = time.time() - 60 * DAY
 
 
 @pytest_asyncio.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with serving(Shop()) as running:
-        yield running
-
-
-@pytest_asyncio.fixture
 async def wordpress() -> AsyncIterator[WordPress]:
     async with WordPress(timeout=5) as client:
         yield client
-
-
-@pytest_asyncio.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as opened:
-        yield opened
 
 
 class Desk:

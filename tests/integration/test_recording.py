@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,12 +26,6 @@ Row = tuple[Any, ...]
 def said(id: str, received_ms: int = 1, **other: Any) -> Message:  # noqa: A002
     told = Message("shop", "chat", id, "in", f"text of {id}", 5, False, received_ms)
     return msgspec.structs.replace(told, **other)
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -30,21 +30,9 @@ from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
 from stages.sync.store import ShopStore
 from tests.desk import Client, WithSettings
-from tests.woocommerce import KEY, SECRET, Shop, gmt, problem, serving
+from tests.woocommerce import KEY, SECRET, Shop, gmt, problem
 
 pytestmark = pytest.mark.integration
-
-
-@pytest_asyncio.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with serving(Shop()) as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as opened:
-        yield opened
 
 
 class Desk:

@@ -3,7 +3,6 @@
 import math
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -38,12 +37,6 @@ STATES = [
     ("sending", "", "unknown"),
     ("refused", "", "unknown"),
 ]
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    async with Database(url) as made:
-        yield made
 
 
 async def collected(database: Database, day: str | None = None, **buried: int) -> dict[str, dict[str, Any]]:
