@@ -93,14 +93,13 @@ class Contest:
         caveats: list[str],
         ratios: Callable[[dict[str, float]], dict[str, float]] = lambda _: {},
     ) -> Report:
-        """The medians; a peer's end in its name. `ratios` makes more figures of them."""
+        """The medians; a peer's end in its name. `ratios` makes more figures of those of a round."""
         rounds = {
             name + standing.entrant.suffix: found
             for standing in self.standings
             for name, found in standing.found.items()
         }
-        report = Report.of(scenario, knobs, rounds, caveats + self.left_out)
-        report.figures |= ratios(report.figures)
+        report = Report.of(scenario, knobs, rounds | _each(rounds, ratios), caveats + self.left_out)
         report.versions |= {"server": self.server.version()} | {
             standing.entrant.title: _said(standing.process.versions) for standing in self.standings
         }
@@ -117,6 +116,16 @@ class Contest:
             self.left_out.append(f"{entrant.title} is left out: {error}.")
             self._console.print(self.left_out[-1], style="bold")
             self.standings = [standing for standing in self.standings if standing.entrant is not entrant]
+
+
+def _each(rounds: Rounds, ratios: Callable[[dict[str, float]], dict[str, float]]) -> Rounds:
+    """What `ratios` makes of each round."""
+    made: Rounds = defaultdict(list)
+    for number in range(max(map(len, rounds.values()), default=0)):
+        figures = {name: found[number] for name, found in rounds.items() if number < len(found)}
+        for name, value in ratios(figures).items():
+            made[name].append(value)
+    return made
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from benchmarks.reports.figures import is_peers, more_is_better
 from benchmarks.reports.markdown import number, row
 from benchmarks.reports.report import Report, read, read_all
 
+ONCE = 4
+
 
 class Change(NamedTuple):
     """Of one of Riacho's figures."""
@@ -21,8 +23,9 @@ class Change(NamedTuple):
 
 
 def compare(before: Path, after: Path, tolerance: float) -> list[Change]:
-    """What is in both. A change is one where each median lies outside of the other's rounds, and by more than
-    `tolerance`: rounds of a few seconds know nothing of how the machine is minutes later. Raises NoReport."""
+    """What is in both. A change is one where each median lies outside of the other's spread, and by more than
+    `tolerance`: rounds of a few seconds know nothing of how the machine is minutes later. Of what was measured
+    once nobody knows the spread: it has to be ONCE times as much. Raises NoReport."""
     olds, news = _reports(before), _reports(after)
     return [
         change
@@ -54,7 +57,8 @@ def _changes(old: Report, new: Report, tolerance: float) -> Iterator[Change]:
         if better is None or is_peers(name) or not before:
             continue
         by = after / before - 1
-        if abs(by) > tolerance and not (_within(after, old, name) or _within(before, new, name)):
+        noise = tolerance if name in old.spread and name in new.spread else ONCE * tolerance
+        if abs(by) > noise and not (_within(after, old, name) or _within(before, new, name)):
             yield Change(old.scenario, name, before, after, by, worse=(by < 0) is better)
 
 

@@ -22,7 +22,7 @@ def document(folder: Path) -> Path:
 
 
 def _part(report: Report, folder: Path) -> Iterator[str]:
-    knobs = ", ".join(f"{name} {value}" for name, value in report.knobs.items())
+    knobs = ", ".join(f"{name} {_knob(value)}" for name, value in report.knobs.items())
     yield from (
         f"## {report.scenario}",
         "",
@@ -47,8 +47,12 @@ def _part(report: Report, folder: Path) -> Iterator[str]:
     )
 
 
+def _knob(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,g}"
+
+
 def figures(report: Report, of: dict[str, float]) -> str:
-    lines = [row(["figure", "median", "least", "most"]), row(["---", *["---:"] * 3])]
+    lines = [row(["figure", "median", "from", "to"]), row(["---", *["---:"] * 3])]
     for name, value in of.items():
         spread = [number(end) for end in report.spread.get(name, ())] or ["", ""]
         lines.append(row([f"`{name}`", number(value), *spread]))

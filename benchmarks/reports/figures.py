@@ -4,7 +4,7 @@ from benchmarks.peers.entrants import PEERS
 
 # The first of them that has a part of the name in it tells.
 BETTER: dict[tuple[str, ...], bool | None] = {
-    ("generator",): None,  # how the load was made is no figure of what took it
+    ("generator", "predicted", "error_fraction"): None,  # of how the load was made, and how well it was guessed
     ("commands_per", "bytes_per"): False,
     ("_per_second", "_vs_"): True,
     ("_ms", "memory", "cpu_", "lost_at", "error", "seconds", "_mb"): False,

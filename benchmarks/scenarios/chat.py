@@ -17,7 +17,7 @@ from benchmarks.parts.openloop import Pace
 from benchmarks.parts.usage import MILLION
 from benchmarks.reports.report import Plot, Report
 
-QUICK = {"seconds": 5, "rounds": 2, "loads": "20,60,120", "notes": 16}
+QUICK = {"seconds": 4, "rounds": 3, "loads": "20,60,120", "notes": 16}
 WARM_UP = 1.0  # seconds
 MB = 2**20
 CAVEATS = [

@@ -18,7 +18,7 @@ from benchmarks.peers.process import Process
 from benchmarks.peers.serving import CONCURRENCY
 from benchmarks.reports.report import Plot, Report
 
-QUICK = {"jobs": 30_000, "rounds": 3, "peers": "bullmq,streaq"}
+QUICK = {"jobs": 30_000, "rounds": 7, "peers": "bullmq,streaq"}
 BULK = 50  # jobs a call
 WEIGHED = 20_000  # waiting jobs
 LATENCY_SECONDS = 5

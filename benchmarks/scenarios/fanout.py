@@ -13,7 +13,7 @@ from benchmarks.peers.entrants import EVERY, chosen
 from benchmarks.peers.serving import CONCURRENCY
 from benchmarks.reports.report import Report
 
-QUICK = {"jobs": 50_000, "rounds": 3, "peers": "bullmq,streaq"}
+QUICK = {"jobs": 50_000, "rounds": 7, "peers": "bullmq,streaq"}
 BULK = 10  # orders a call, before the clock starts
 RATIOS = {"fanout": "fanout_per_second"}
 CAVEATS = [

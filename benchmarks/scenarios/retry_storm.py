@@ -14,7 +14,7 @@ from benchmarks.peers.entrants import EVERY, chosen
 from benchmarks.peers.serving import ATTEMPTS, CONCURRENCY, FAILURES
 from benchmarks.reports.report import Report
 
-QUICK = {"jobs": 20_000, "rounds": 3, "peers": "bullmq,streaq"}
+QUICK = {"jobs": 20_000, "rounds": 5, "peers": "bullmq,streaq"}
 BULK = 50  # jobs a call, before the clock starts
 RATIOS = {"retry_storm": "retry_storm_per_second"}
 CAVEATS = [

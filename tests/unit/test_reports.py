@@ -1,5 +1,7 @@
 """Reports of benchmarks: medians with their spread, what changed between two, the page with its plots."""
 
+import random
+import statistics
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from benchmarks.reports import readme
 from benchmarks.reports.comparison import Change, compare
 from benchmarks.reports.document import document
 from benchmarks.reports.figures import is_peers, more_is_better
-from benchmarks.reports.report import Plot, Report, read
+from benchmarks.reports.report import Plot, Report, read, spread_of
 
 pytestmark = pytest.mark.unit
 
@@ -34,7 +36,7 @@ def changed(
 def test_a_report_has_medians_and_the_rounds_they_are_of(tmp_path: Path) -> None:
     report = read(write(tmp_path / "a.json", bulk_add_per_second=[3.0, 1.0, 2.0], bytes=[5.0], none=[]))
     assert report.figures == {"bulk_add_per_second": 2.0, "bytes": 5.0}
-    assert report.spread == {"bulk_add_per_second": (1.0, 3.0)}
+    assert report.spread == {"bulk_add_per_second": pytest.approx((0.0, 6.4), abs=0.01)}
     assert report.taken
     assert "cores" in report.versions["machine"]
 
@@ -44,16 +46,27 @@ def test_a_report_has_medians_and_the_rounds_they_are_of(tmp_path: Path) -> None
     [
         ([100, 110, 90], [50, 55, 45], True),
         ([50, 55, 45], [100, 110, 90], False),
-        ([100, 110, 90], [95, 99, 80], None),  # within the rounds of before
+        ([100, 110, 90], [80, 83, 77], None),  # three rounds know no better
+        ([100, 110, 90] * 5, [80, 83, 77] * 5, True),
         ([100, 101, 99], [80, 102, 70], None),  # what was before is within the rounds of after
         ([100, 101, 99], [95, 96, 94], None),  # less than a tenth
-        ([100], [80], True),
+        ([100], [70], None),  # once
+        ([100], [50], True),
     ],
 )
 def test_what_is_outside_of_both_their_rounds_is_a_change(
     tmp_path: Path, before: list[float], after: list[float], *, worse: bool | None
 ) -> None:
     assert [change.worse for change in changed(tmp_path, before, after)] == ([] if worse is None else [worse])
+
+
+def test_a_spread_has_the_next_median_nineteen_times_of_twenty() -> None:
+    dice, missed = random.Random(1), 0
+    for _ in range(400):
+        one, other = ([dice.gauss(100, 10) for _ in range(5)] for _ in range(2))
+        least, most = spread_of(one)
+        missed += not least <= statistics.median(other) <= most
+    assert missed < 0.07 * 400
 
 
 def test_more_milliseconds_are_worse_and_peers_are_not_judged(tmp_path: Path) -> None:
@@ -126,7 +139,7 @@ def test_the_page_has_tables_and_plots(tmp_path: Path) -> None:
     report.plots["load"] = Plot("Latency by load", "a second", "ms", {"Riacho": [(1, 2), (2, 3)], "arq": [(1, 4)]})
     (tmp_path / "engine.json").write_bytes(report.as_json())
     page = document(tmp_path).read_text()
-    assert "| Riacho | 2 (1 to 4) |\n| arq | 1 |" in page
+    assert "| Riacho | 2 (0 to 8.72) |\n| arq | 1 |" in page
     assert "| `bytes` | 136 |" in page
     assert "![Latency by load](engine-load.png)" in page
     assert "- so it is" in page
