@@ -21,6 +21,7 @@ from stages.audio.transcripts import TranscriptStore
 from stages.audio.whisper import WhisperTranscriber
 from stages.conversation.language_model import LanguageModel, longest
 from stages.conversation.rules import RuleResponder
+from stages.conversation.shop import ShopAnswers
 from stages.conversation.store import ConversationStore
 from stages.notification.cloud_api import Sender
 from stages.ports import Ports
@@ -59,7 +60,9 @@ class Adapters:
         self.transcriber = RememberingTranscriber(transcriber(audio, speech_model(audio)), kept)
         self.conversations = ConversationStore(self.database)
         self.media = MediaStore(self.database)
-        self.responder = _responder(settings.responder)
+        self.syncing = syncing_of(settings, self.database)
+        shop = ShopAnswers(self.syncing.store, self.syncing.shops)
+        self.responder = _responder(settings.responder, shop)
         self.synthesizer = self._synthesizer() if settings.speech.engine != "off" else None
         self.notifications = Notifications(
             settings,
@@ -67,8 +70,7 @@ class Adapters:
             self._folder / "outbox.jsonl",
             self.synthesizer.read if self.synthesizer else None,
         )
-        self.checks = Checks(settings, self.database, self.notifications.parts, self._folder)
-        self.syncing = syncing_of(settings, self.database)
+        self.checks = Checks(settings, self.database, self.notifications.parts, self._folder, self.syncing.shops)
         self.cleaning = cleaning_of(settings.cleanup, self.database, self.synthesizer, self.checks.buried)
 
     def _synthesizer(self) -> CachedSynthesizer:
@@ -167,9 +169,9 @@ def transcriber(audio: Audio, model: SpeechModel) -> WhisperTranscriber:
     )
 
 
-def _responder(chosen: ResponderSettings) -> RuleResponder | LanguageModel:
+def _responder(chosen: ResponderSettings, shop: ShopAnswers) -> RuleResponder | LanguageModel:
     if chosen.kind == "rules":
-        return RuleResponder()
+        return RuleResponder(shop)
     _check_responder(chosen)
     return LanguageModel(
         chosen.kind,
@@ -180,7 +182,8 @@ def _responder(chosen: ResponderSettings) -> RuleResponder | LanguageModel:
         attempts=chosen.attempts,
         prompt=chosen.prompt,
         prompts=chosen.prompts,
-        fallback=RuleResponder(),
+        fallback=RuleResponder(shop),
+        shop=shop,
     )
 
 

@@ -12,11 +12,13 @@ from stages.health.finding import Check
 from stages.health.places import BucketCheck, FolderCheck, ModelCheck, SpaceCheck, StoreCheck
 from stages.health.senders import EmailCheck, WhatsAppCheck
 from stages.health.server import ServerCheck
+from stages.health.shops import ShopsCheck
 from stages.health.states import HealthLog
 from stages.health.work import DeadLettersCheck, PausedCheck, WorkCheck
 from stages.notification.cloud_api import Sender
 from stages.notification.parts import Notifying
 from stages.store import Database
+from stages.sync.rest import Shop
 
 ANSWERS = 15.0  # seconds: above the time-outs of Redis and the database themselves
 LONG = 40.0  # for what asks several others, or reads the weights
@@ -27,8 +29,15 @@ OTHER_SERVER = "start Redis there, or set REDIS_URL (or REDIS_HOST, REDIS_PORT, 
 class Checks:
     """Makes `parts`; to be opened where they are asked, as a broker belongs to an event loop."""
 
-    def __init__(self, settings: Settings, database: Database, notifying: Notifying, folder: Path) -> None:
-        self._settings, self._database = settings, database
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        notifying: Notifying,
+        folder: Path,
+        shops: Mapping[str, Shop],
+    ) -> None:
+        self._settings, self._database, self._shops = settings, database, shops
         self._notifying, self._folder = notifying, folder
         self._log = HealthLog(database)
         self._opened: Broker | None = None
@@ -85,6 +94,8 @@ class Checks:
         ]
         if email := self._notifying.email:
             checks.append(Check("email", EmailCheck(email), min(self._settings.email.timeout + 1, LONG)))
+        if self._shops:
+            checks.append(Check("shops", ShopsCheck(self._shops), LONG))
         return checks
 
     def _of_places(self) -> list[Check]:

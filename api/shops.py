@@ -6,6 +6,8 @@ from stages.sync.parts import Syncing
 from stages.sync.rest import Shop, WordPress
 from stages.sync.store import ShopStore
 
+DAY = 86_400.0  # seconds
+
 
 def syncing_of(settings: Settings, database: Database) -> Syncing:
     """The parts for these settings on a database; `wordpress` is opened by whoever works the stages."""
@@ -26,4 +28,6 @@ def syncing_of(settings: Settings, database: Database) -> Syncing:
         store=ShopStore(database),
         region=settings.notification.region,
         full_every=settings.sync.full_every,
+        proof_status=settings.sync.proof_status,
+        keep_orders=settings.sync.orders * DAY,
     )

@@ -29,6 +29,12 @@ class _Audio(msgspec.Struct):
     id: str
 
 
+class _File(msgspec.Struct):
+    id: str
+    caption: str = ""
+    filename: str = ""
+
+
 class _Message(msgspec.Struct, rename={"from_": "from"}):
     id: str
     type: str
@@ -37,6 +43,8 @@ class _Message(msgspec.Struct, rename={"from_": "from"}):
     user_id: str = ""
     text: _Text | None = None
     audio: _Audio | None = None
+    image: _File | None = None
+    document: _File | None = None
 
 
 class WhatsAppMetadata(msgspec.Struct):
@@ -309,10 +317,22 @@ def _message(pipeline: Pipeline, tenant: str, raw: msgspec.Raw, received_ms: int
     said = {"chat": chat, "id": message.id, "sent_ms": sent_ms, "received_ms": received_ms}
     if message.audio:
         stage, content = pipeline.stage("transcribe"), {"source": f"whatsapp:{message.audio.id}"}
-    elif message.text:
-        stage, content = pipeline.stage("process-conversation"), {"text": message.text.body}
+    elif content := _words(message):
+        stage = pipeline.stage("process-conversation")
     else:
         log.info("a WhatsApp message of type %r was left out: nothing here handles it", message.type)
         return None
     payload = pipeline.payload(stage, {**content, "message": said})
     return Job(stage=stage.name, payload=payload, tenant=tenant, key=f"{tenant}:{chat}", dedup=message.id)
+
+
+def _words(message: _Message) -> dict[str, Any]:
+    """What a message says; an image or a document in brackets, before what is written below it."""
+    if message.text:
+        return {"text": message.text.body}
+    for kind, file in (("image", message.image), ("document", message.document)):
+        if file:
+            text = f"[{': '.join(filter(None, (kind, file.filename)))}] {file.caption}".rstrip()
+            about = {"source": f"whatsapp:{file.id}", "kind": kind, "caption": file.caption}
+            return {"text": text, "attachment": about}
+    return {}

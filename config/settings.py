@@ -279,6 +279,7 @@ class Sync(_Section, frozen=True):
     every: str
     full_every: Seconds
     timeout: Seconds
+    orders: Days
     proof_status: str
 
 

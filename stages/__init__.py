@@ -15,6 +15,8 @@ from stages.cleanup.parts import Cleaning
 from stages.cleanup.speech import SpeechCacheHandler
 from stages.conversation.announce import Announced
 from stages.conversation.process import ConversationHandler
+from stages.conversation.proof import Proofs
+from stages.conversation.shop import ShopAnswers
 from stages.health.check import Checking, HealthHandler
 from stages.jobs import (
     Alert,
@@ -23,6 +25,7 @@ from stages.jobs import (
     CollectStatistics,
     Fallback,
     ProcessConversation,
+    Proof,
     Prune,
     Pull,
     PushOrder,
@@ -37,12 +40,13 @@ from stages.notification.fallback import FallbackHandler
 from stages.notification.logged import LoggedAlert, LoggedFallback
 from stages.notification.parts import Notifying
 from stages.notification.receipts import ReceiptHandler
-from stages.notification.rescue import Rescue, of_buried_fallback
+from stages.notification.rescue import Rescue, of_buried, of_buried_fallback
 from stages.notification.send import Addressed, ClientHandler, VendorHandler, rates_of
-from stages.ports import Ports
+from stages.ports import AudioSource, Ports
 from stages.sync.changed import ChangedHandler
 from stages.sync.paid import Paid
 from stages.sync.parts import Syncing
+from stages.sync.proof import ProofHandler
 from stages.sync.pull import PRODUCTS, PullHandler, orders_feed
 from stages.sync.push import PushHandler
 
@@ -55,7 +59,7 @@ HEALTH_TIMEOUT = 90.0  # seconds, above those of its checks
 # One run at a time over all workers: two would only wait for each other. Those of a week can be compared.
 CLEANUP: dict[str, Any] = {"queue": "cleanup", "shared_limit": 1, "keep_results": 8 * 86_400.0}
 CLEANING: dict[str, Any] = {**CLEANUP, "timeout": 3600.0, "retry": PATIENT}
-PULLING: dict[str, Any] = {"queue": "sync", "payload": Pull, "timeout": 3600.0, "retry": PATIENT}
+PULLING: dict[str, Any] = {"payload": Pull, "timeout": 3600.0, "retry": PATIENT}
 PUSHES = Batch(50, 0.2)  # the shop changes all of them in one call
 RECEIPTS = Batch(500, 0.05)  # what WhatsApp tells comes in crowds, and is written at once
 
@@ -90,21 +94,21 @@ def build_pipeline(
     ports: Ports, limits: Limits, notifying: Notifying, cleaning: Cleaning, checking: Checking, syncing: Syncing
 ) -> Pipeline:
     """Every stage. A voice note goes transcribe → process-conversation → send-client, a text skips the first; what
-    cannot be sent goes to fallback, and alert says so. Orders paid in a shop go to send-vendor. The stages of
-    cleanup are on their own."""
+    cannot be sent goes to fallback, and alert says so. Orders paid in a shop go to send-vendor, and payment proofs
+    of a chat by proof to push-order. The stages of cleanup are on their own."""
     return Pipeline(
         [
-            *_audio(ports, limits),
+            *_audio(ports, limits, syncing),
             *_sending(notifying, limits),
             *_rescuing(notifying, limits),
             *_cleaning(cleaning),
             *_checking(checking),
-            *_syncing(syncing, _addressed(notifying), limits),
+            *_syncing(syncing, ports.source, _addressed(notifying), limits),
         ]
     )
 
 
-def _audio(ports: Ports, limits: Limits) -> list[Stage]:
+def _audio(ports: Ports, limits: Limits, syncing: Syncing) -> list[Stage]:
     return [
         Stage(
             queue="audio",
@@ -127,6 +131,7 @@ def _audio(ports: Ports, limits: Limits) -> list[Stage]:
                 limits.conversation_context,
                 limits.conversation_patience,
                 ports.synthesizer,
+                Proofs(ShopAnswers(syncing.store, syncing.shops)),
             ),
             concurrency=limits.conversation,
             tenant_limit=limits.of_tenant(limits.conversation),
@@ -260,33 +265,40 @@ def _checking(checking: Checking) -> list[Stage]:
     ]
 
 
-def _syncing(syncing: Syncing, addressed: Addressed, limits: Limits) -> list[Stage]:
+def _syncing(syncing: Syncing, source: AudioSource, addressed: Addressed, limits: Limits) -> list[Stage]:
     paid = Paid(syncing.store, addressed.vendor)
-    feeds = {feed.kind: feed for feed in (PRODUCTS, orders_feed(syncing.region))}
+    feeds = {feed.kind: feed for feed in (PRODUCTS, orders_feed(syncing.region, syncing.keep_orders))}
     shops, wordpress, store = syncing.shops, syncing.wordpress, syncing.store
+    common: dict[str, Any] = {"queue": "sync", "buried": of_buried, "keep_results": KEEP_RESULTS}
     pulls = {
         kind: PullHandler(feed, shops, wordpress, store, syncing.full_every, paid if kind == "orders" else None)
         for kind, feed in feeds.items()
     }
     return [
-        Stage(name="products", handler=pulls["products"], keep_results=KEEP_RESULTS, **PULLING),
-        Stage(name="orders", handler=pulls["orders"], keep_results=KEEP_RESULTS, **PULLING),
+        Stage(name="products", handler=pulls["products"], **PULLING, **common),
+        Stage(name="orders", handler=pulls["orders"], **PULLING, **common),
         Stage(
-            queue="sync",
             name="changed",
             payload=Changed,
             handler=ChangedHandler(feeds, shops, wordpress, store, paid),
             tenant_limit=limits.of_tenant(10),
-            keep_results=KEEP_RESULTS,
+            **common,
         ),
         Stage(
-            queue="sync",
             name="push-order",
             payload=PushOrder,
             handler=PushHandler(shops, wordpress),
             batch=PUSHES,
             tenant_limit=limits.of_tenant(PUSHES.size),
             timeout=600.0,
-            keep_results=KEEP_RESULTS,
+            **common,
+        ),
+        Stage(
+            name="proof",
+            payload=Proof,
+            handler=ProofHandler(shops, wordpress, store, source, syncing.proof_status),
+            tenant_limit=limits.of_tenant(10),
+            timeout=180.0,
+            **common,
         ),
     ]

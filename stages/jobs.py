@@ -38,12 +38,21 @@ class Transcribe(msgspec.Struct, frozen=True):
     message: Incoming | None = None
 
 
-class ProcessConversation(msgspec.Struct, frozen=True):
-    """Work a customer's words into the conversation and answer them."""
+class Attachment(msgspec.Struct, frozen=True):
+    """What came with a message: where it lies, as in `Transcribe.source`, and what was written below it."""
+
+    source: ShortText
+    kind: Literal["image", "document"]
+    caption: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
+
+
+class ProcessConversation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Work a customer's words into the conversation and answer them; an attachment's are its caption and name."""
 
     message: Incoming
     text: Text
     voice: bool = False
+    attachment: Attachment | None = None
 
 
 class SendClient(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -165,6 +174,16 @@ class PushOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     note: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
     status: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{0,40}$")] = ""
     unless: Annotated[list[str], msgspec.Meta(max_length=50)] = []
+
+
+class Proof(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A customer (`chat`) sent the payment proof of an order, by its id in the tenant's shop. `others` are the
+    numbers of the orders that it may be for as well."""
+
+    order: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+    chat: ShortText
+    attachment: Attachment
+    others: Annotated[list[str], msgspec.Meta(max_length=50)] = []
 
 
 class CheckHealth(msgspec.Struct, frozen=True):

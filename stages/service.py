@@ -12,6 +12,7 @@ from pipeline.views import JobView, StageStatus
 from stages.jobs import Incoming, OrderItem
 
 CleanupTask = Literal["tts-cache", "conversations", "logs", "stats", "health"]
+SyncTask = Literal["products", "orders", "changed", "push-order"]
 LONGEST_NAME = 200  # characters
 Name = Annotated[str, msgspec.Meta(max_length=LONGEST_NAME, pattern=r"^[^\x00]*$")]  # databases take no NUL
 
@@ -132,6 +133,26 @@ class QueueService:
         if options.get("tenant") and "tenant" in fields_of(stage):
             given["tenant"] = options["tenant"]
         check_fields(stage, given)
+        return await self._queue(task, options, **given)
+
+    async def queue_sync(
+        self,
+        task: SyncTask,
+        *,
+        full: bool = False,
+        kind: Literal["products", "orders"] | None = None,
+        id: int | None = None,  # noqa: A002 - the field's name
+        note: str | None = None,
+        status: str | None = None,
+        unless: Sequence[str] = (),
+        **options: Unpack[Options],
+    ) -> JobId:
+        """Ask the shop of a `tenant`, or tell it something: pull its products or orders, with `full` all of them
+        (see Pull); look at the record that `changed` (`kind` and `id`, see Changed); `push-order` a `note` or a
+        `status` to an order (see PushOrder)."""
+        given = _given({"full": full, "kind": kind, "id": id, "note": note, "status": status})
+        given |= {"unless": unless} if unless else {}
+        check_fields(self._broker.pipeline.find("sync", task), given)
         return await self._queue(task, options, **given)
 
     async def get_job(self, job: JobId | str) -> JobView:

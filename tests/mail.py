@@ -22,8 +22,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pipeline import Context
-from pipeline import message as wire
 from stages.notification.email import Email
 
 PASSWORD = "correct horse"
@@ -164,14 +162,3 @@ class Receiver:
         application.router.add_route("*", "/{path:.*}", self._take)
         async with TestServer(application) as server:
             yield str(server.make_url(f"/{HIDDEN}?key={HIDDEN}"))
-
-
-def context(stage: str, payload: object, *, tenant: str = "shop", attempt: int = 1, entry: str = "1-0") -> Context:
-    """What a handler is told of a job."""
-    delivery = wire.Delivery(stage, 0, entry.encode(), b"", attempt)
-    envelope: wire.Envelope[object] = wire.Envelope(wire.WIRE_VERSION, payload, tenant, "", 0)
-
-    async def report(_: wire.Delivery, percent: int, doing: str) -> bool:
-        return True
-
-    return Context(delivery, envelope, report)

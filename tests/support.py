@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import URL
 
 from pipeline import Broker, Context, Job, JobId, Pipeline, RetryPolicy, Stage, Worker
+from pipeline.message import Delivery, seal, unseal
 from pipeline.stage import Handler
 from pipeline.views import JobView, StageStatus
 from stages.conversation.store import ConversationStore
@@ -61,6 +62,26 @@ class Noted:
         self.started.append(payload.n)
         await self.finish.wait()
         return payload.n
+
+
+async def _unreported(*_: object) -> bool:
+    return True
+
+
+def context_of(
+    stage: str,
+    payload: object,
+    *,
+    tenant: str = "shop",
+    number: int = 1,
+    attempt: int = 1,
+    report: Any = _unreported,
+    **more: Any,
+) -> Context:
+    """What a handler is told of a job, the `number`th of its stage; with `add` it can add others."""
+    body = seal(Job(stage=stage, payload=payload, tenant=tenant))
+    delivery = Delivery(stage, 0, b"%d-0" % number, body, attempt)
+    return Context(delivery, unseal(body), report, *more.values())
 
 
 async def unused(*_: object) -> None:

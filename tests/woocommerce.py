@@ -1,11 +1,12 @@
 """A stand-in for a WooCommerce shop: strict about what it is asked, with pages and errors as the real one's.
 
 What it does is as the controllers of WooCommerce 10 do it: `wc/v3/products`, `orders` (with notes), their `batch`,
-and `data/currencies/current`.
+and `data/currencies/current`; and as WordPress does `wp/v2/media`, for a user with an application password.
 """
 
 import base64
 import bisect
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from typing import Any
 from aiohttp import web
 
 KEY, SECRET = "ck_0123456789abcdef", "cs_fedcba9876543210"
+USER, PASSWORD = "riacho", "abcd efgh ijkl mnop qrst uvwx"
+MEDIA_TYPES = {"image/jpeg": "jpg", "image/png": "png", "application/pdf": "pdf"}
 PER_PAGE = 100
 ORDERS_BY = {"date", "id", "include", "title", "slug", "modified", "price", "popularity", "rating", "menu_order"}
 COLLECTION = {
@@ -60,6 +63,7 @@ class Shop:
     def __init__(self) -> None:
         self.products, self.orders = Collection(), Collection()
         self.notes: dict[int, list[Record]] = {}
+        self.media: dict[str, Record] = {}
         self.asked: list[str] = []
         self.before: Answer | None = None
         self.url = ""
@@ -117,6 +121,9 @@ class Shop:
         app.router.add_get(r"/wp-json/wc/v3/orders/{id:\d+}/notes", self._notes)
         app.router.add_post(r"/wp-json/wc/v3/orders/{id:\d+}/notes", self._note)
         app.router.add_get("/wp-json/wc/v3/data/currencies/current", self._currency)
+        app.router.add_get("/wp-json/wp/v2/media", self._media)
+        app.router.add_post("/wp-json/wp/v2/media", self._upload)
+        app.router.add_get("/wp-json/wp/v2/users/me", self._me)
         return app
 
     @web.middleware
@@ -124,7 +131,8 @@ class Shop:
         self.asked.append(f"{request.method} {request.path_qs}")
         if request.match_info.http_exception is not None:
             return problem(404, "rest_no_route", "No route was found matching the URL and request method.")
-        given = base64.b64encode(f"{KEY}:{SECRET}".encode()).decode()
+        login = f"{USER}:{PASSWORD}" if "/wp/" in request.path else f"{KEY}:{SECRET}"
+        given = base64.b64encode(login.encode()).decode()
         if request.headers.get("Authorization") != f"Basic {given}":
             return problem(401, "woocommerce_rest_cannot_view", "Sorry, you cannot list resources.")
         if self.before and (answer := await self.before(request)):
@@ -200,6 +208,37 @@ class Shop:
             {"id": len(notes) + 1, "note": wanted["note"], "customer_note": bool(wanted.get("customer_note"))}
         )
         return web.json_response(notes[-1], status=201)
+
+    async def _media(self, request: web.Request) -> web.Response:
+        found = self.media.get(request.query["slug"])
+        if not found or found["status"] != request.query.get("status", "inherit"):
+            return web.json_response([])
+        return web.json_response([_with_fields(found, request.query)])
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        """The file as the body, its fields in the query."""
+        named = re.fullmatch(
+            r'attachment; filename="([\w.-]+)"', request.headers.get("Content-Disposition", ""), re.ASCII
+        )
+        if not named:
+            return problem(400, "rest_upload_no_content_disposition", "No Content-Disposition supplied.")
+        ending = MEDIA_TYPES.get(request.content_type)
+        if ending is None or not named[1].endswith(f".{ending}"):
+            return problem(500, "rest_upload_unknown_error", "Sorry, you are not allowed to upload this.")
+        query = request.query
+        record = {
+            "id": len(self.media) + 1,
+            "slug": query["slug"],
+            "status": query.get("status", "inherit"),
+            "title": {"raw": query.get("title", "")},
+            "source_url": f"{self.url}/wp-content/uploads/{named[1]}",
+            "content": await request.read(),
+        }
+        self.media[query["slug"]] = record
+        return web.json_response({name: value for name, value in record.items() if name != "content"}, status=201)
+
+    async def _me(self, _: web.Request) -> web.Response:
+        return web.json_response({"id": 2, "name": USER, "slug": USER})
 
     async def _currency(self, _: web.Request) -> web.Response:
         return web.json_response({"code": "BRL", "name": "Brazilian real", "symbol": "R$"})

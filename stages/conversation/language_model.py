@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Protocol, Self
 
 import aiohttp
 import msgspec
@@ -69,12 +69,19 @@ class _NoAnswer(Exception):
         self.pause = pause
 
 
+class Informed(Protocol):
+    """Somebody who knows what a model cannot."""
+
+    async def facts(self, asked: Message) -> str:
+        """What may be of use to answer; empty where that is nothing."""
+
+
 class LanguageModel:
     """Answers with a model's words, or with those of `fallback` where it has none to offer.
 
     `url` is the server's address with or without `/v1`. A try may take `timeout` seconds; after a time-out, a lost
     connection, an answer that is none, 429 and 5xx there is another, up to `attempts` in all. `prompts` by tenant
-    replace `prompt`. A context manager: it keeps connections.
+    replace `prompt`; what `shop` knows goes with either. A context manager: it keeps connections.
     """
 
     def __init__(
@@ -89,6 +96,7 @@ class LanguageModel:
         prompt: str,
         prompts: Mapping[str, str],
         fallback: Responder,
+        shop: Informed | None = None,
     ) -> None:
         path, self._answer = APIS[api]
         self._url = url.rstrip("/").removesuffix("/v1") + path
@@ -100,6 +108,7 @@ class LanguageModel:
         self._attempts = attempts
         self._prompt, self._prompts = prompt, prompts
         self._fallback = fallback
+        self._shop = shop
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=self._timeout)
@@ -115,7 +124,9 @@ class LanguageModel:
 
     async def reply(self, history: Sequence[Message]) -> str:
         """See the port; takes no longer than `longest` says."""
-        prompt = self._prompts.get(history[-1].tenant, self._prompt)
+        asked = history[-1]
+        facts = await self._shop.facts(asked) if self._shop else ""
+        prompt = "\n\n".join(filter(None, (self._prompts.get(asked.tenant, self._prompt), facts)))
         request = {"model": self._model, "messages": _messages(prompt, history), "stream": False}
         try:
             return await self._insist(msgspec.json.encode(request))

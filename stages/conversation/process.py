@@ -4,6 +4,7 @@ import logging
 
 from pipeline import Context, Done, RetryLater
 from pipeline.message import now_ms
+from stages.conversation.proof import Proofs
 from stages.jobs import ProcessConversation, SendClient
 from stages.ports import REPLY, Conversations, Message, Responder, Synthesizer
 
@@ -28,29 +29,33 @@ class ConversationHandler:
         context: int,
         patience: float = 0.0,
         synthesizer: Synthesizer | None = None,
+        proofs: Proofs | None = None,
     ) -> None:
         self._conversations = conversations
         self._responder = responder
         self._context = context
         self._patience = patience
         self._synthesizer = synthesizer
+        self._proofs = proofs
 
     async def __call__(self, ctx: Context, job: ProcessConversation) -> Done:
         asked = Message.incoming(ctx.tenant, job.message, job.text, voice=job.voice)
         reply = await self._conversations.find(asked.tenant, asked.chat, REPLY + asked.id)
         if reply is None:
-            reply = await self._answer(asked, waited=(now_ms() - ctx.enqueued_ms) / 1000)
+            reply = await self._answer(ctx, job, asked)
         audio = await self._spoken(reply.text) if job.voice else None
         forward = ctx.forward("send-client", SendClient(to=asked.chat, text=reply.text, audio=audio))
         return Done({"reply": reply.text}, forward=(forward,))
 
-    async def _answer(self, asked: Message, waited: float) -> Message:
+    async def _answer(self, ctx: Context, job: ProcessConversation, asked: Message) -> Message:
         """Answer a message if it is its turn, and keep both. Raises RetryLater if it is not."""
         # Kept before looking: of two that look at the same time, the later one sees the other.
         await self._conversations.record([asked])
-        later = await self._wait_for_turn(asked, waited)
+        later = await self._wait_for_turn(asked, waited=(now_ms() - ctx.enqueued_ms) / 1000)
         history = await self._conversations.history(asked.tenant, asked.chat, self._context, without=later)
-        text = await self._responder.reply([*history, asked])
+        told = [*history, asked]
+        text = await self._proofs.take(ctx, job, told) if self._proofs else ""
+        text = text or await self._responder.reply(told)
         sent_ms = max(now_ms(), asked.sent_ms + 1)  # after the message, whatever the sender's clock says
         reply = Message(asked.tenant, asked.chat, REPLY + asked.id, "out", text, sent_ms)
         await self._conversations.record([reply])

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from stages.ports import Message
 
@@ -71,19 +71,34 @@ UNSURE = {
 DEFAULT_LANGUAGE = "pt"
 
 
+class Knowing(Protocol):
+    """Somebody who knows more than rules do."""
+
+    async def answer(self, asked: Message, language: str) -> str:
+        """The answer; empty where there is none."""
+
+
 class RuleResponder:
-    """Answers by topic, in the customer's language; unsure of the language, in the one used before."""
+    """Answers by topic, in the customer's language, what `shop` has no answer to."""
+
+    def __init__(self, shop: Knowing | None = None) -> None:
+        self._shop = shop
 
     async def reply(self, history: Sequence[Message]) -> str:
-        said = [_plain(message.text) for message in history if message.direction == "in"]
-        language = next(filter(None, map(_language, reversed(said))), DEFAULT_LANGUAGE)
-        for rule in RULES[language]:
-            if _occurs(rule.words, said[-1]):
-                return rule.answer
-        return UNSURE[language]
+        language, asked = language_of(history), history[-1]
+        if self._shop and (known := await self._shop.answer(asked, language)):
+            return known
+        said = plain(asked.text)
+        return next((rule.answer for rule in RULES[language] if occurs(rule.words, said)), UNSURE[language])
 
 
-def _plain(text: str) -> str:
+def language_of(history: Sequence[Message]) -> str:
+    """The customer's language; unsure of what they said last, the one used before."""
+    said = (plain(message.text) for message in reversed(history) if message.direction == "in")
+    return next(filter(None, map(_language, said)), DEFAULT_LANGUAGE)
+
+
+def plain(text: str) -> str:
     """Lower case, without accents and punctuation."""
     straight = text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")  # what telephones type
     letters = unicodedata.normalize("NFKD", straight)
@@ -103,5 +118,6 @@ def _score(language: str, text: str) -> int:
     return len(re.findall(rf"\b(?:{topics}|{MARKS[language]})\b", text))
 
 
-def _occurs(words: str, text: str) -> bool:
+def occurs(words: str, text: str) -> bool:
+    """Whether one of the words, as in `Rule.words`, is in a text that is plain."""
     return re.search(rf"\b(?:{words})\b", text) is not None

@@ -40,8 +40,17 @@ class Rescue:
 
 def of_buried_fallback(ctx: Context, job: Fallback, why: Bury) -> Sequence[Job]:
     """For a fallback that failed, too."""
+    return _told(ctx, job.to, why)
+
+
+def of_buried(ctx: Context, _: object, why: Bury) -> Sequence[Job]:
+    """For what is done for a tenant as a whole."""
+    return _told(ctx, ctx.tenant, why)
+
+
+def _told(ctx: Context, whom: str, why: Bury) -> Sequence[Job]:
     reason = why.error or why.reason
-    return [ctx.forward("alert", alert(str(ctx.job_id), f"{job.to}: {reason}", reason))]
+    return [ctx.forward("alert", alert(str(ctx.job_id), f"{whom}: {reason}", reason))]
 
 
 def alert(job_id: str, text: str, reason: str) -> Alert:

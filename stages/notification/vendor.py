@@ -3,13 +3,14 @@
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 
 import phonenumbers
-from babel.numbers import format_currency, format_decimal, get_currency_precision
+from babel.numbers import format_decimal
 from phonenumbers import PhoneNumberFormat
 
 from stages.jobs import OrderItem, SendVendor
+from stages.money import money
 from stages.notification.phone import is_user_id, normalised
 
 LOCALE, REGION = "pt_BR", "BR"
@@ -49,16 +50,9 @@ def order_text(order: SendVendor, limit: int) -> str:
     """
     head = f"Oba! Pedido {_plain(order.order_id)} pago 🎉\nCliente: {_phone(order.client_phone)}"
     proof = "em anexo" if order.proof_url else "não enviado"
-    tail = f"Total: {money(order.total, order.currency)}\nComprovante: {proof}"
+    tail = f"Total: {money(order.total, order.currency, LOCALE)}\nComprovante: {proof}"
     items = _fitting(order, limit - len(f"{head}\n\n\n\n{tail}"))
     return "\n\n".join(filter(None, [head, items, tail]))[:limit]
-
-
-def money(amount: Decimal, currency: str) -> str:
-    """As in R$ 1.234,50, with as many decimals as the currency has."""
-    unit = Decimal(1).scaleb(-get_currency_precision(currency))
-    rounded = abs(amount).quantize(unit, ROUND_HALF_UP)
-    return format_currency(rounded, currency, locale=LOCALE).replace("\xa0", " ")
 
 
 def _fitting(order: SendVendor, room: int) -> str:
@@ -77,7 +71,7 @@ def _lines(items: Sequence[OrderItem], currency: str) -> Iterator[str]:
     for item in items:
         line = f"• {format_decimal(item.quantity, locale=LOCALE)}x {_plain(item.name) or UNNAMED}"
         each = " cada" if item.quantity > 1 else ""
-        yield line if item.price is None else f"{line}: {money(item.price, currency)}{each}"
+        yield line if item.price is None else f"{line}: {money(item.price, currency, LOCALE)}{each}"
 
 
 def _phone(text: str) -> str:

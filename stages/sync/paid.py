@@ -66,4 +66,5 @@ def notification(order: Order) -> SendVendor:
         total=Decimal(order.total),
         items=items,
         currency=order.currency or "BRL",
+        proof_url=order.proof_url or None,
     )

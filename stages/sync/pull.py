@@ -32,20 +32,26 @@ MOST_NAMED = 20  # records that a result names as skipped
 
 
 class Feed(NamedTuple):
-    """A kind of records: which of their fields are asked for, and how one is read."""
+    """A kind of records: which of their fields are asked for, how one is read, and for how many seconds after it
+    was last changed one is kept; 0: for as long as it is there."""
 
     kind: str
     fields: str
     query: Mapping[str, str]
     read: Callable[[msgspec.Raw, str], Product | Order]
+    keep: float = 0.0
+
+    def since_ms(self) -> int:
+        """When what is kept was last changed, at the earliest; a whole second."""
+        return (now_ms() // SECOND - int(self.keep)) * SECOND if self.keep else 0
 
 
 PRODUCTS = Feed("products", records.PRODUCT_FIELDS, {"status": "any"}, records.product)
 
 
-def orders_feed(region: str) -> Feed:
+def orders_feed(region: str, keep: float = 0.0) -> Feed:
     """Orders, their customers' phone numbers as `normalised` has those of a region."""
-    return Feed("orders", records.ORDER_FIELDS, {"status": "any"}, lambda raw, _: records.order(raw, region))
+    return Feed("orders", records.ORDER_FIELDS, {"status": "any"}, lambda raw, _: records.order(raw, region), keep)
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -105,7 +111,7 @@ class PullHandler:
     async def _pull_or_wait(self, ctx: Context, shop: Shop, pull: Pull, *, full: bool) -> Pulled:
         try:
             if not pull.full and (full or (pull.full_ended_ms or 0) + self._full_every < now_ms()):
-                pull = await self._store.begin_full(pull)
+                pull = await self._store.begin_full(pull, self._feed.since_ms())
             return await self._pull(ctx, shop, pull)
         except HeldByAnother as error:
             return Pulled(state=str(error))

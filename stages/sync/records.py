@@ -55,7 +55,8 @@ class Item(msgspec.Struct, frozen=True):
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """`phone` is as in +5511987654321, or as it was written where it is none. `paid_ms` is when it was paid, None
-    where it is not. `status` is WooCommerce's, or one that a plugin brought."""
+    where it is not. `status` is WooCommerce's, or one that a plugin brought. `proof_url`: of a payment proof that
+    came by chat; empty where none did."""
 
     id: int
     number: str
@@ -69,6 +70,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     modified_ms: int
     paid_ms: int | None
+    proof_url: str = ""
 
 
 class _Named(msgspec.Struct):

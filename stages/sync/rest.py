@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -56,6 +56,14 @@ class Page(msgspec.Struct, frozen=True):
     total: int
 
 
+class File(NamedTuple):
+    """What is to be put into the shop; `kind` is its media type."""
+
+    name: str
+    kind: str
+    content: bytes
+
+
 class _Problem(msgspec.Struct):
     code: str
     message: str = ""
@@ -100,20 +108,25 @@ class WordPress:
 
     async def post(self, shop: Shop, path: str, record: object, kind: type[T]) -> T:
         """Create or change something; the answer."""
-        _, body = await self._call("POST", shop, path, {}, record)
+        payload = aiohttp.BytesPayload(msgspec.json.encode(record), content_type="application/json")
+        _, body = await self._call("POST", shop, path, {}, payload)
+        return _read(shop, body, kind)
+
+    async def upload(self, shop: Shop, path: str, query: Mapping[str, str], file: File, kind: type[T]) -> T:
+        """Put a file there; the answer."""
+        payload = aiohttp.BytesPayload(file.content, content_type=file.kind)
+        payload.set_content_disposition("attachment", filename=file.name)
+        _, body = await self._call("POST", shop, path, query, payload)
         return _read(shop, body, kind)
 
     async def _call(
-        self, method: str, shop: Shop, path: str, query: Mapping[str, str], record: object = None
+        self, method: str, shop: Shop, path: str, query: Mapping[str, str], payload: aiohttp.Payload | None = None
     ) -> tuple[Mapping[str, str], bytes]:
         url, login = _address(shop, path).with_query(query), {"Authorization": _login(shop, path)}
-        json = (
-            None
-            if record is None
-            else aiohttp.BytesPayload(msgspec.json.encode(record), content_type="application/json")
-        )
         try:
-            async with self._http.request(method, url, headers=login, data=json, allow_redirects=False) as answer:
+            async with self._http.request(
+                method, url, headers=login, data=payload, allow_redirects=False
+            ) as answer:
                 if answer.status // 100 == 2:
                     return answer.headers, await _body(shop, answer, ANSWER_LIMIT)
                 await _refuse(shop, answer)

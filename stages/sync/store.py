@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -64,6 +65,7 @@ orders = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("paid_ms", BigInteger),
     Column("told_ms", BigInteger),  # when the vendor's notification was added
+    Column("proof_url", Text, nullable=False, server_default=text("''")),
     Column("modified_ms", BigInteger, nullable=False),
     Column("seen_ms", BigInteger, nullable=False),
 )
@@ -94,6 +96,7 @@ pulls = Table(
 HOLD = 120_000  # ms that a pull may be silent; a page takes a third of that at most
 SWEPT = 500  # rows deleted in a transaction
 TABLES = {"products": products, "orders": orders}
+OURS = ("told_ms", "proof_url")  # what no shop says of an order
 Kept = TypeVar("Kept", Product, Order)
 
 
@@ -152,9 +155,9 @@ class ShopStore:
             row = (await connection.execute(select(pulls).where(*here))).mappings().one()
         return Pull(**row)
 
-    async def begin_full(self, pull: Pull) -> Pull:
-        """Have it begin anew, from the shop's oldest record."""
-        return await self._put(pull, full_began_ms=now_ms(), position_ms=0)
+    async def begin_full(self, pull: Pull, since_ms: int = 0) -> Pull:
+        """Have it begin anew, from the oldest record that was modified since then."""
+        return await self._put(pull, full_began_ms=now_ms(), position_ms=since_ms)
 
     async def keep(self, pull: Pull, found: Sequence[Kept], position_ms: int) -> Pull:
         """Records of a page, and with them that all before `position_ms` are kept: both or nothing. Raises
@@ -215,6 +218,11 @@ class ShopStore:
         here = orders.c.tenant == tenant, orders.c.id == id
         await self._database.write(update(orders).where(*here).values(told_ms=now_ms()))
 
+    async def proved(self, tenant: str, id: int, url: str) -> None:  # noqa: A002
+        """The payment proof of this order is kept at this address."""
+        here = orders.c.tenant == tenant, orders.c.id == id
+        await self._database.write(update(orders).where(*here).values(proof_url=url))
+
     async def orders_of(self, tenant: str, phone: str, limit: int) -> list[Order]:
         """The latest orders of a customer, by their number as it is normalised; newest first."""
         here = orders.c.tenant == tenant, orders.c.phone == phone
@@ -263,7 +271,7 @@ class _Keeping:
     """Writes records into a table: an older version than is there changes nothing but when it was seen."""
 
     def __init__(self, database: Database, table: Table) -> None:
-        names = [column.name for column in table.columns if column.name != "told_ms"]
+        names = [column.name for column in table.columns if column.name not in OURS]
         self._names, self._bulk = names, Bulk(database, table, names)
         new, changed = (
             self._bulk.insert.excluded,

@@ -33,8 +33,8 @@ from stages.notification.alerts import (
 from stages.notification.errors import OutcomeUnknown, Refused, Retryable
 from stages.notification.webhook import SignedWebhook
 from stages.store import Database, sqlite_file
-from tests.mail import HIDDEN, SECRET, Mailbox, Receiver, context, email, mail_server
-from tests.support import Connector, add_all, depths, reached, until, working
+from tests.mail import HIDDEN, SECRET, Mailbox, Receiver, email, mail_server
+from tests.support import Connector, add_all, context_of, depths, reached, until, working
 
 pytestmark = pytest.mark.integration
 
@@ -89,7 +89,7 @@ class Desk:
         """How many failures job `n` told of; -1 where it comes back later."""
         alert = alert or failure(n)
         try:
-            ctx = context("alert", alert, tenant=tenant, entry=f"{n}-0")
+            ctx = context_of("alert", alert, tenant=tenant, number=n)
             told: int = (await self.handlers[n % 2](ctx, alert))["told"]
         except RetryLater as later:
             self.due[n] = (self.now + round(later.seconds * 1000), alert, tenant)

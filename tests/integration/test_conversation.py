@@ -8,15 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import Context, Done, Job, RetryLater, RiachoError
-from pipeline.message import Delivery, now_ms, seal, unseal
+from pipeline import Done, RetryLater, RiachoError
+from pipeline.message import now_ms
 from stages.conversation import process
 from stages.conversation.process import ConversationHandler
 from stages.conversation.store import ConversationStore
 from stages.jobs import Incoming, ProcessConversation
 from stages.ports import Message
 from stages.store import sqlite_file
-from tests.support import conversations
+from tests.support import context_of, conversations
 
 pytestmark = pytest.mark.integration
 
@@ -55,14 +55,8 @@ def asked(text: str, number: int, *, voice: bool = False) -> ProcessConversation
     return ProcessConversation(message=said, text=text, voice=voice)
 
 
-async def no_report(*_: object) -> bool:
-    return True
-
-
 async def work(handler: ConversationHandler, job: ProcessConversation, *, attempt: int = 1) -> Done:
-    body = seal(Job(stage="process-conversation", payload=job, tenant="shop"))
-    delivery = Delivery("process-conversation", 0, b"1-0", body, attempt)
-    return await handler(Context(delivery, unseal(body), no_report), job)
+    return await handler(context_of("process-conversation", job, attempt=attempt), job)
 
 
 async def test_a_message_and_its_reply_are_kept_and_the_reply_is_sent(store: ConversationStore) -> None:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from api.adapters import Adapters
 from config import load
 from pipeline import Broker, Bury, Context, Done, Job, JobId, Permanent, Pipeline, Stage
-from pipeline.message import Delivery, now_ms, seal, unseal
+from pipeline.message import now_ms
 from stages import Limits, build_pipeline
 from stages.conversation import process
 from stages.conversation.announce import Announced
@@ -28,7 +27,18 @@ from stages.conversation.store import ConversationStore
 from stages.jobs import Incoming, ProcessConversation, SendClient, Transcribe
 from stages.ports import REPLY, Message, Ports
 from stages.store import Database, sqlite_file
-from tests.support import Connect, Connector, add_one, conversations, depths, eventually, reached, until, working
+from tests.support import (
+    Connect,
+    Connector,
+    add_one,
+    context_of,
+    conversations,
+    depths,
+    eventually,
+    reached,
+    until,
+    working,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -270,10 +280,8 @@ async def test_the_transcribe_stage_announces_its_notes(store: ConversationStore
     pipeline = build_pipeline(ports, Limits(**limits), *parts)
     handler = pipeline.stage("transcribe").handler
     note = Transcribe(source="x", message=Incoming("ana", "note", 1))
-    body = seal(Job(stage="transcribe", payload=note, tenant="shop"))
-    context = Context(Delivery("transcribe", 0, b"1-0", body, 1), unseal(body), AsyncMock())
     with pytest.raises(Permanent):
-        await handler(context, note)
+        await handler(context_of("transcribe", note), note)
     assert [message.id for message in nowhere.announced] == ["note"]
     assert await store.unanswered("shop", "ana", 0) == []
 

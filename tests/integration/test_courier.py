@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipeline import Context, Done, Job, JobId, Permanent, RetryLater
-from pipeline.message import Delivery, now_ms, seal, unseal
+from pipeline.message import now_ms
 from stages.jobs import Alert, Fallback, Receipt, SendClient
 from stages.notification.courier import HELD, MOST_CALLS, Care, Courier
 from stages.notification.errors import (
@@ -30,7 +30,7 @@ from stages.notification.receipts import ReceiptHandler
 from stages.notification.rescue import Rescue
 from stages.ports import Outgoing
 from stages.store import Database, StoreUnavailable, sqlite_file
-from tests.mail import context
+from tests.support import context_of
 
 pytestmark = pytest.mark.integration
 
@@ -73,9 +73,7 @@ class Desk:
         self.now += int(seconds * 1000)
 
     async def deliver(self, number: int = 1, *, tenant: str = "shop", job: SendClient = JOB) -> dict[str, str]:
-        body = seal(Job(stage="send-client", payload=job, tenant=tenant))
-        delivery = Delivery("send-client", 0, f"{number}-0".encode(), body, 1)
-        ctx = Context(delivery, unseal(body), unreported, self._add)
+        ctx = context_of("send-client", job, tenant=tenant, number=number, add=self._add)
         message = Outgoing(tenant=tenant, to=job.to, text=job.text, template=job.template)
         return await self.courier.deliver(ctx, message, job)
 
@@ -102,10 +100,6 @@ class Desk:
         calling.cancel()
         await asyncio.wait([calling])
         self.channel.go_on.set()
-
-
-async def unreported(*_: object) -> bool:
-    return True
 
 
 def receipt(status: Any = "delivered", *, message_id: str = "wamid.1", at_ms: int = 5, **other: Any) -> Receipt:
@@ -542,7 +536,7 @@ async def test_no_fallback_says_what_may_have_gone_out(desk: Desk) -> None:
     logged = LoggedFallback(cast("FallbackHandler", Unwanted()), desk.log)
     await desk.crash()
     for _ in range(2):
-        assert (await logged(context("fallback", job), job))["reason"] == HELD
+        assert (await logged(context_of("fallback", job), job))["reason"] == HELD
         await desk.log.failed("send-client.0.1-0", "shop", "poison", 5)
     assert (await desk.known()).state == "unknown"
 
@@ -555,13 +549,13 @@ async def test_no_fallback_says_what_was_accepted_after_all(desk: Desk) -> None:
     await desk.deliver()
     job = Fallback(to=JOB.to, text=JOB.text, job="send-client.0.1-0")
     logged = LoggedFallback(cast("FallbackHandler", Unwanted()), desk.log)
-    assert await logged(context("fallback", job), job) == {"channel": "whatsapp", "messageId": "wamid.1"}
+    assert await logged(context_of("fallback", job), job) == {"channel": "whatsapp", "messageId": "wamid.1"}
 
 
 async def rescued_for(desk: Desk, *receipts: Receipt) -> int:
     """How many jobs follow from receipts that come together."""
     handler = ReceiptHandler(desk.log, Rescue(lambda *_: True))
-    outcomes = await handler([context("receipt", one) for one in receipts], receipts)
+    outcomes = await handler([context_of("receipt", one) for one in receipts], receipts)
     return sum(len(outcome.forward) for outcome in outcomes if isinstance(outcome, Done))
 
 

@@ -12,7 +12,8 @@ from stages.notification.email import Email
 from stages.notification.errors import Retryable
 from stages.notification.fallback import SUBJECT, FallbackHandler
 from stages.notification.webhook import SignedWebhook
-from tests.mail import HIDDEN, PASSWORD, SECRET, Mailbox, Receiver, context, email, mail_server
+from tests.mail import HIDDEN, PASSWORD, SECRET, Mailbox, Receiver, email, mail_server
+from tests.support import context_of
 
 pytestmark = pytest.mark.integration
 
@@ -56,7 +57,7 @@ def handler(
 
 
 async def run(handler: FallbackHandler, job: Fallback = FAILED, **options: Any) -> dict[str, str]:
-    return await handler(context("fallback", job, **options), job)
+    return await handler(context_of("fallback", job, **options), job)
 
 
 async def test_a_message_goes_out_by_email_and_says_what_happened(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import msgspec
 import pytest
 from moto.server import ThreadedMotoServer
 from sqlalchemy.schema import DropTable
@@ -20,17 +21,20 @@ from stages.health.finding import MOST_HANGING, Check, Finding, State, examine
 from stages.health.places import BucketCheck, FolderCheck, ModelCheck, SpaceCheck, StoreCheck
 from stages.health.senders import EmailCheck, WhatsAppCheck
 from stages.health.server import ServerCheck
+from stages.health.shops import ShopsCheck
 from stages.health.states import HealthLog, health
 from stages.health.work import DeadLettersCheck, PausedCheck, WorkCheck
 from stages.jobs import CheckHealth
 from stages.notification.cloud_api import Sender
 from stages.notification.log import NotificationLog
 from stages.store import Database
+from stages.sync.rest import Shop as Address
 from tests import cloud_api as meta
 from tests.desk import ADMIN, WithSettings, working_desk
 from tests.faults.servers import OwnServer
-from tests.mail import Mailbox, certificate, context, email, mail_server
-from tests.support import Connector, Number, add_one, eventually, stage, until, unused, working
+from tests.mail import Mailbox, certificate, email, mail_server
+from tests.support import Connector, Number, add_one, context_of, eventually, stage, until, unused, working
+from tests.woocommerce import KEY, PASSWORD, SECRET, USER, Shop
 
 pytestmark = pytest.mark.integration
 
@@ -284,7 +288,7 @@ class Doctor:
     async def run(self, at: int, **found: State) -> list[str]:
         """The causes that are told of."""
         self.found = {name.replace("_", "."): state for name, state in found.items()}
-        ctx = context("health", CheckHealth(), entry=f"{at}-0")
+        ctx = context_of("health", CheckHealth(), number=at)
         ctx._envelope = type(ctx._envelope)(1, None, "", "", at)
         done = await self.handler(ctx, CheckHealth())
         return [job.payload.cause.removeprefix("saúde: ") for job in done.forward]
@@ -366,3 +370,26 @@ async def test_the_stage_as_it_is_configured_tells_the_administrators(settings: 
 
         await eventually(told, what="an alert")
         assert view.next
+
+
+async def test_each_shop_is_asked_by_the_logins_it_has(shop: Shop) -> None:
+    good = Address("padaria", shop.url, KEY, SECRET, USER, PASSWORD)
+    shops = {
+        "padaria": good,
+        "keyless": msgspec.structs.replace(good, tenant="keyless", key=""),
+        "wrong": msgspec.structs.replace(good, tenant="wrong", password="guessed"),
+        "away": msgspec.structs.replace(good, tenant="away", url="http://127.0.0.1:1"),
+    }
+    found = {finding.name: finding for finding in await ShopsCheck(shops)()}
+    states = {name: finding.state for name, finding in found.items()}
+    assert states == {
+        "shops": "ok",
+        "shops.padaria": "ok",
+        "shops.keyless": "failed",
+        "shops.wrong": "failed",
+        "shops.away": "warning",
+    }
+    assert found["shops.padaria"].detail == f"{shop.url} answers to our key and user"
+    assert "sync.shops.wrong" in found["shops.wrong"].remedy
+    told = "".join(f"{finding.detail} {finding.remedy}" for finding in found.values())
+    assert not any(secret in told for secret in (KEY, SECRET, PASSWORD, "guessed"))

@@ -21,7 +21,7 @@ from config.settings import Sender
 from pipeline import Broker, Job, Pipeline
 from pipeline.message import Added, Delivery, Refusal, now_ms, unseal
 from pipeline.outcome import Bury
-from stages.jobs import Receipt
+from stages.jobs import Attachment, ProcessConversation, Receipt
 from stages.notification.log import Notification
 from tests.support import eventually, working
 
@@ -112,6 +112,27 @@ async def test_a_text_is_in_its_stream_when_the_answer_is_there(client: Client, 
     assert (envelope.tenant, envelope.key) == ("106540352242922", "106540352242922:5511987654321")
     payload = msgspec.msgpack.decode(envelope.payload)
     assert (payload["text"], payload["message"]["chat"]) == ("Olá", "5511987654321")
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "text"),
+    [
+        ("image", {}, "[image]"),
+        ("image", {"caption": "Segue o pix"}, "[image] Segue o pix"),
+        ("document", {"filename": "pix.pdf", "caption": "Pedido 7"}, "[document: pix.pdf] Pedido 7"),
+    ],
+)
+async def test_an_image_or_document_goes_to_the_conversation(
+    client: Client, broker: Broker, kind: str, more: dict[str, str], text: str
+) -> None:
+    content = event(Said("5511987654321", text="Olá"))
+    (message,) = content["entry"][0]["changes"][0]["value"]["messages"]
+    message |= {"type": kind, "text": None, kind: {"id": "1234", "mime_type": "any/thing", **more}}
+    assert (await (await post_event(client, content)).json())["accepted"] == 1
+    (delivery,) = await fetched(broker, "process-conversation")
+    payload = msgspec.msgpack.decode(unseal(delivery.body).payload, type=ProcessConversation)
+    assert payload.text == text
+    assert payload.attachment == Attachment("whatsapp:1234", kind, more.get("caption", ""))  # type: ignore[arg-type]
 
 
 async def test_what_is_said_to_the_number_of_a_tenant_with_a_name_is_that_tenants(

@@ -12,14 +12,15 @@ from sqlalchemy import select, text
 
 from api.adapters import Adapters
 from config import load
-from pipeline import Context, Done, Job, Permanent
-from pipeline.message import Delivery, now_ms, seal, unseal
+from pipeline import Done, Permanent
+from pipeline.message import now_ms
 from stages.audio import referenced
 from stages.audio.media import MediaStore, media
 from stages.audio.referenced import Referenced
 from stages.jobs import Incoming, Transcribe
 from stages.ports import MediaReference, Transcript
 from stages.store import Database
+from tests.support import context_of
 
 pytestmark = pytest.mark.integration
 
@@ -32,13 +33,10 @@ class Silent:
         await asyncio.Event().wait()
 
 
-def context_of(note: Transcribe) -> Context:
-    body = seal(Job(stage="transcribe", payload=note, tenant="shop"))
-    return Context(Delivery("transcribe", 0, b"1-0", body, 1), unseal(body), AsyncMock())
-
-
 async def handle(media: Any, note: Transcribe = NOTE, outcome: object = None) -> object:
-    return await Referenced(AsyncMock(return_value=outcome or Done(HEARD)), media)(context_of(note), note)
+    return await Referenced(AsyncMock(return_value=outcome or Done(HEARD)), media)(
+        context_of("transcribe", note), note
+    )
 
 
 async def kept(database: Database) -> list[MediaReference]:
@@ -105,6 +103,6 @@ async def test_the_transcribe_stage_of_the_real_parts_refers_to_its_notes(tmp_pa
     adapters.source, adapters.transcriber = AsyncMock(), AsyncMock()
     adapters.transcriber.transcribe.return_value = HEARD
     async with adapters.database:
-        await adapters.pipeline().stage("transcribe").handler(context_of(NOTE), NOTE)
+        await adapters.pipeline().stage("transcribe").handler(context_of("transcribe", NOTE), NOTE)
         assert [reference.message for reference in await kept(adapters.database)] == ["wamid.1"]
         assert await adapters.conversations.find("shop", "ana", "wamid.1")

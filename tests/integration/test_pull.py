@@ -4,21 +4,21 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
 from sqlalchemy import func, select
 
-from pipeline import Context, Done, Job, Permanent, RetryLater
-from pipeline.message import Delivery, now_ms, seal, unseal
+from pipeline import Context, Done, Permanent, RetryLater
+from pipeline.message import now_ms
 from stages.jobs import Pull
 from stages.store import Database
 from stages.sync.pull import PRODUCTS, Pulled, PullHandler, orders_feed
 from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
 from stages.sync.store import ShopStore, orders, products, pulls
+from tests.support import context_of
 from tests.woocommerce import KEY, SECRET, Shop, problem
 
 pytestmark = pytest.mark.integration
@@ -66,8 +66,7 @@ def desk(database: Database, shop: Shop, wordpress: WordPress) -> Desk:
 
 
 def context(number: int, attempt: int = 1) -> Context:
-    body = seal(Job(stage="products", payload=Pull(), tenant="padaria"))
-    return Context(Delivery("products", 0, b"%d-0" % number, body, attempt), unseal(body), AsyncMock())
+    return context_of("products", Pull(), tenant="padaria", number=number, attempt=attempt)
 
 
 async def test_all_there_is_and_then_what_changed(desk: Desk) -> None:
@@ -281,3 +280,13 @@ async def test_orders_have_what_the_chat_needs(desk: Desk) -> None:
         1795428000000,
     )
     assert [(item.name, item.quantity, item.total) for item in order.items] == [("Bolo 1", 2, "25.00")]
+
+
+async def test_orders_are_kept_for_so_long_after_their_last_change(desk: Desk) -> None:
+    for number, days in ((1, 400), (2, 29.99), (3, 1)):
+        desk.shop.order(number, time.time() - days * DAY)
+    month = orders_feed("BR", 30.0 * DAY)
+    assert (await desk.pull(orders_feed("BR"))).kept == 3
+    told = await desk.pull(month, full=True)
+    assert (told.kept, told.deleted) == (2, 1)
+    assert [order.id for order in await desk.store.orders_of("padaria", "+5511987654321", 5)] == [3, 2]

@@ -91,6 +91,18 @@ async def kept(broker: Broker, job: JobId) -> dict[str, Any]:
         (lambda queue: queue.queue_cleanup("tts-cache"), "tts-cache", {}),
         (lambda queue: queue.queue_cleanup("stats", day="2026-02-28"), "stats", {"day": "2026-02-28"}),
         (lambda queue: queue.queue_cleanup("health", tenant="shop"), "health", {}),
+        (lambda queue: queue.queue_sync("orders", full=True, tenant="shop"), "orders", {"full": True}),
+        (lambda queue: queue.queue_sync("products", tenant="shop"), "products", {}),
+        (
+            lambda queue: queue.queue_sync("changed", kind="orders", id=7, tenant="shop"),
+            "changed",
+            {"kind": "orders", "id": 7},
+        ),
+        (
+            lambda queue: queue.queue_sync("push-order", id=7, status="on-hold", unless=["trash"], tenant="shop"),
+            "push-order",
+            {"id": 7, "status": "on-hold", "unless": ["trash"]},
+        ),
     ],
 )
 async def test_each_kind_of_work_is_durable_as_its_stage_takes_it(
@@ -115,6 +127,9 @@ async def test_each_kind_of_work_is_durable_as_its_stage_takes_it(
         (lambda queue: queue.queue_cleanup("stats", dry_run=True), "no field 'dry_run'"),
         (lambda queue: queue.queue_cleanup("logs", day="2026-02-28"), "no field 'day'; did you mean 'days'"),
         (lambda queue: queue.queue_cleanup("stats", day="2026-02-30"), "day is out of range"),
+        (lambda queue: queue.queue_sync("orders", id=7), "no field 'id'"),
+        (lambda queue: queue.queue_sync("changed", kind="orders"), "required field `id`"),
+        (lambda queue: queue.queue_sync("push-order", id=0), "`int` >= 1"),
     ],
 )
 async def test_what_a_stage_would_not_take_is_refused_at_once(queue: QueueService, ask: Ask, said: str) -> None:

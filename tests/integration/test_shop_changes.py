@@ -19,7 +19,6 @@ from api.adapters import Adapters
 from api.app import build_app
 from api.root import connector
 from pipeline import Bury, Context, Job, JobId, Permanent, Retry, RetryLater
-from pipeline.message import Delivery, seal, unseal
 from stages.jobs import Changed, PushOrder, SendVendor
 from stages.store import Database
 from stages.sync.changed import ChangedHandler
@@ -30,6 +29,7 @@ from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
 from stages.sync.store import ShopStore
 from tests.desk import Client, WithSettings
+from tests.support import context_of
 from tests.woocommerce import KEY, SECRET, Shop, gmt, problem
 
 pytestmark = pytest.mark.integration
@@ -57,9 +57,8 @@ class Desk:
         return JobId("send-vendor", 0, "1-0")
 
     def context(self, number: int = 1, attempt: int = 1, tenant: str = "padaria") -> Context:
-        body = seal(Job(stage="changed", payload=Changed("orders", 1), tenant=tenant))
-        delivery = Delivery("changed", 0, b"%d-0" % number, body, attempt)
-        return Context(delivery, unseal(body), AsyncMock(), self._add)
+        job = Changed("orders", 1)
+        return context_of("changed", job, tenant=tenant, number=number, attempt=attempt, add=self._add)
 
     async def change(self, kind: Any, number: int) -> str:
         return (await self.changed(self.context(), Changed(kind, number)))["state"]

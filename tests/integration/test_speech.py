@@ -19,15 +19,14 @@ from moto.server import ThreadedMotoServer
 
 from api.adapters import Adapters
 from config.settings import load
-from pipeline import Context, Job, Permanent, Stage
-from pipeline.message import Delivery, seal, unseal
+from pipeline import Permanent, Stage
 from stages.audio.decode import RATE, decode
 from stages.jobs import Incoming, ProcessConversation
 from stages.notification.outbox import Sent
 from stages.speech import program as speech_program
 from stages.speech.cache import SIZE_LIMIT, TEXT_LIMIT, CachedSynthesizer
 from stages.speech.program import SpeechProgram, SpeechUnavailable
-from tests.support import reached
+from tests.support import context_of, reached
 
 pytestmark = pytest.mark.integration
 
@@ -454,10 +453,4 @@ async def test_the_settings_have_voice_notes_answered_with_voice_notes(program: 
 
 async def run(stage: Stage, payload: object) -> Any:
     """What a stage's handler makes of a job."""
-    body = seal(Job(stage=stage.name, payload=payload, tenant="shop"))
-
-    async def no_report(*_: object) -> bool:
-        return True
-
-    delivery = Delivery(stage.name, 0, b"1-0", body, 1)
-    return await stage.handler(Context(delivery, unseal(body), no_report), payload)
+    return await stage.handler(context_of(stage.name, payload), payload)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.jobs import OrderItem, SendVendor
-from stages.notification.vendor import checked, money, order_text
+from stages.money import money
+from stages.notification.vendor import LOCALE, checked, order_text
 
 pytestmark = pytest.mark.unit
 
@@ -64,7 +65,7 @@ def test_without_items_and_proof_it_says_the_rest() -> None:
     ],
 )
 def test_money_is_written_as_in_brazil(amount: str, currency: str, expected: str) -> None:
-    assert money(Decimal(amount), currency) == expected
+    assert money(Decimal(amount), currency, LOCALE) == expected
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ orders = st.builds(
 def test_every_order_fits_and_says_its_total(order: SendVendor, limit: int) -> None:
     text = order_text(checked(order), limit)
     assert len(text) <= limit
-    assert f"\n\nTotal: {money(order.total, order.currency)}\n" in text
+    assert f"\n\nTotal: {money(order.total, order.currency, LOCALE)}\n" in text
     assert text.endswith("Comprovante: não enviado")
     bullets = sum(line.startswith("• ") for line in text.splitlines())
     left = len(order.items) - bullets
