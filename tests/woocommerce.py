@@ -224,7 +224,7 @@ class Shop:
             return problem(400, "rest_upload_no_content_disposition", "No Content-Disposition supplied.")
         ending = MEDIA_TYPES.get(request.content_type)
         if ending is None or not named[1].endswith(f".{ending}"):
-            return problem(500, "rest_upload_unknown_error", "Sorry, you are not allowed to upload this.")
+            return problem(500, "rest_upload_sideload_error", "Sorry, you are not allowed to upload this.")
         query = request.query
         record = {
             "id": len(self.media) + 1,

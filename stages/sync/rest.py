@@ -199,6 +199,8 @@ async def _refuse(shop: Shop, answer: aiohttp.ClientResponse) -> NoReturn:
 def _meaning(shop: Shop, status: int, retry_after: str, problem: _Problem | None) -> ShopError:
     said = f": {_shown(shop, f'{problem.code}: {problem.message}')}" if problem else ""
     text, code = f"{_named(shop)} answered {status}{said}", problem.code if problem else ""
+    if code.startswith("rest_upload_"):  # a file that WordPress does not take, though it says 500
+        return RecordRefused(text, code)
     if status in PASSING or status >= 500 or (status == 403 and not code):  # a firewall says 403, too
         return ShopAway(text, float(retry_after) if retry_after.isdecimal() else None)
     if not code or code == "rest_no_route" or status in (401, 403):
