@@ -7,7 +7,7 @@ and `data/currencies/current`; and as WordPress does `wp/v2/media`, for a user w
 import base64
 import bisect
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -49,11 +49,15 @@ class Collection:
         if old := self.records.pop(id, None):
             self._order.remove((str(old["date_modified_gmt"]), id))
 
-    def find(self, after: str, before: str) -> list[int]:
-        """The ids of those modified between the two, neither included."""
+    def find(self, after: str, before: str) -> range:
+        """Which of `ids` were modified between the two, neither included."""
         first = bisect.bisect_left(self._order, (f"{after}\x00", 0)) if after else 0
         last = bisect.bisect_left(self._order, (before, 0)) if before else len(self._order)
-        return [id for _, id in self._order[first:last]]  # noqa: A001
+        return range(first, last)
+
+    def at(self, places: Iterable[int]) -> list[int]:
+        """The ids there."""
+        return [self._order[place][1] for place in places]
 
 
 class Shop:
@@ -148,14 +152,16 @@ class Shop:
         for name, value in query.items():
             if not _is_good(name, value):
                 return problem(400, "rest_invalid_param", f"Invalid parameter(s): {name}")
-        found = collection.find(query.get("modified_after", ""), query.get("modified_before", ""))
+        found: Sequence[int] = collection.find(query.get("modified_after", ""), query.get("modified_before", ""))
         if include := query.get("include"):
             wanted = {int(number) for number in include.split(",")}
-            found = [each for each in found if each in wanted]
+            found = [place for place in found if collection.at([place])[0] in wanted]
         if query.get("order", "desc") == "desc":
-            found.reverse()
+            found = found[::-1]
         per_page, page = int(query.get("per_page", "10")), int(query.get("page", "1"))
-        chosen = [collection.records[each] for each in found[(page - 1) * per_page : page * per_page]]
+        chosen = [
+            collection.records[each] for each in collection.at(found[(page - 1) * per_page : page * per_page])
+        ]
         headers = {"X-WP-Total": str(len(found)), "X-WP-TotalPages": str(-(-len(found) // per_page))}
         return web.json_response([_with_fields(record, query) for record in chosen], headers=headers)
 

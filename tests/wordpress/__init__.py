@@ -1,4 +1,4 @@
-"""A real WordPress on a MariaDB of its own, where they are installed (Debian: wordpress, mariadb-server, php-cli)."""
+"""A real WordPress on a MariaDB of its own, where Debian's packages of both (and php-cli) are installed."""
 
 import os
 import shutil
