@@ -130,9 +130,10 @@ class Desk:
         return sum([stage.dead for stage in await self.broker.status()])
 
 
-def stages_of(adapters: Adapters, retry: RetryPolicy) -> Pipeline:
-    """The stages of the queue, which try again sooner."""
-    stages = adapters.pipeline().queue("notification")
+def stages_of(adapters: Adapters, retry: RetryPolicy, queues: Sequence[str] = ("notification",)) -> Pipeline:
+    """The stages of these queues, which try again sooner."""
+    pipeline = adapters.pipeline()
+    stages = [stage for queue in queues for stage in pipeline.queue(queue)]
     return Pipeline([msgspec.structs.replace(stage, retry=retry) for stage in stages])
 
 
@@ -171,6 +172,7 @@ async def working_desk(
     mailbox: Mailbox | None = None,
     starttls: ssl.SSLContext | None = None,
     retry: RetryPolicy = QUICK,
+    queues: Sequence[str] = ("notification",),
 ) -> AsyncIterator[Desk]:
     """All of it at work. The stand-in tells what becomes of messages as `told` has it; None: not at all."""
     mailbox = mailbox or Mailbox()
@@ -181,7 +183,7 @@ async def working_desk(
     ):
         settings = replaced(settings, whatsapp={"graph_url": api.url}, email={"port": port})
         adapters = Adapters(settings)
-        connect = connector(settings, stages_of(adapters, retry))
+        connect = connector(settings, stages_of(adapters, retry, queues))
         async with adapters.opened(), connect() as broker, working(connect, broker.pipeline):
             yield Desk(client, broker, adapters, api, mailbox)
 

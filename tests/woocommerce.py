@@ -70,6 +70,7 @@ class Shop:
         self.media: dict[str, Record] = {}
         self.asked: list[str] = []
         self.before: Answer | None = None
+        self.closed = False
         self.url = ""
 
     def product(self, id: int, modified: float, **fields: Any) -> None:  # noqa: A002
@@ -137,7 +138,7 @@ class Shop:
             return problem(404, "rest_no_route", "No route was found matching the URL and request method.")
         login = f"{USER}:{PASSWORD}" if "/wp/" in request.path else f"{KEY}:{SECRET}"
         given = base64.b64encode(login.encode()).decode()
-        if request.headers.get("Authorization") != f"Basic {given}":
+        if self.closed or request.headers.get("Authorization") != f"Basic {given}":
             return problem(401, "woocommerce_rest_cannot_view", "Sorry, you cannot list resources.")
         if self.before and (answer := await self.before(request)):
             return answer

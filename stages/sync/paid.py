@@ -13,7 +13,7 @@ from stages.sync.store import ShopStore
 log = logging.getLogger(__name__)
 
 AT_ONCE = 100
-DAY = 86_400_000  # ms
+SECOND, DAY = 1_000, 86_400_000  # ms; a shop tells in seconds when an order was paid
 UNDONE = {"cancelled", "refunded", "failed", "trash"}
 LONGEST_ITEM, LONGEST_NUMBER = 200, 100  # characters
 
@@ -31,7 +31,7 @@ class Paid:
     async def __call__(self, ctx: Context) -> int:
         """Tell of all there are; how many. Raises StoreUnavailable, and what adding a job raises."""
         pull = await self._store.pull(ctx.tenant, "orders")
-        since, told = pull.began_ms if pull else now_ms() - DAY, 0
+        since, told = pull.began_ms - SECOND if pull else now_ms() - DAY, 0
         while orders := await self._store.paid(ctx.tenant, since, AT_ONCE):
             for order in orders:
                 told += await self._tell(ctx, order)

@@ -1,6 +1,7 @@
 """The HTTP side: which call it is, whether it may be made, what goes wrong, and the answer."""
 
 import asyncio
+import hashlib
 import secrets
 import time
 from collections import Counter
@@ -36,7 +37,8 @@ class CloudApi:
     """The stand-in, at `url` while it is entered.
 
     `paused`, `refused` and `outside_window` are as in the Config and may be changed while it runs. `violations`
-    says in words what callers did wrong; `messages` is what went out; the rest is as in the Report.
+    says in words what callers did wrong; `messages` is what went out; the rest is as in the Report. `files` are
+    what customers sent, by media id.
     """
 
     def __init__(self, config: Config | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -48,6 +50,7 @@ class CloudApi:
         self.violations: list[str] = []
         self.answers: Counter[str] = Counter()
         self.uploads: dict[str, Upload] = {}
+        self.files: dict[str, bytes] = {}
         self._place = host, port
         self._faults = Faults(config)
         self._windows = {number: Window(config.per_second) for number in config.numbers}
@@ -119,6 +122,9 @@ class CloudApi:
         if request.path == PATH:
             offset = int(request.query.get("offset", 0))
             return json(msgspec.json.encode(self.report(offset, PAGE)))
+        file = request.path.rpartition("/")[2]
+        if request.method == "GET" and file in self.files:
+            return self._file(request, file)
         number, act = self._address(request)
         self._check_token(request, number)
         return await act(request, number, arrived)
@@ -144,6 +150,17 @@ class CloudApi:
             raise _bad_token(f"Malformed access token {token}", "the token is not this number's")
         if code := self.paused.get(number):
             raise _bad_token(f"Malformed access token {token}") if code == 190 else MetaError(code)
+
+    def _file(self, request: web.BaseRequest, id: str) -> web.StreamResponse:  # noqa: A002
+        """Where a file is, or itself there: for any of our numbers."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or token not in self.config.numbers.values():
+            raise _bad_token("An access token is required to request this resource.", "no token of a number")
+        content = self.files[id]
+        if request.path.startswith("/files/"):
+            return web.Response(body=content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return json(msgspec.json.encode({"id": id, "url": f"{self.url}/files/{id}", "sha256": sha256}))
 
     async def _number(self, request: web.BaseRequest, number: str, _: int) -> web.StreamResponse:
         """The fields of a phone number that were asked for; its id is all there is here."""

@@ -51,7 +51,7 @@ async def test_a_pull_goes_on_where_it_was_killed(
     async with serving(Shop()) as shop:
         for number in range(1, COUNT + 1):
             shop.product(number, time.time() - 10 * DAY + number // 3)
-        shop.before = busy = Busy(shop)  # type: ignore[assignment]
+        shop.before = busy = Busy(shop)
         env = environment(
             REDIS_URL=server,
             RIACHO_REDIS_NAMESPACE=namespace,
