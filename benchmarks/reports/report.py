@@ -112,7 +112,7 @@ class Report(msgspec.Struct):
 
 def spread_of(rounds: Sequence[float]) -> tuple[float, float]:
     """From where to where the median of another such run is expected, with 95 %, by how the rounds differ; and no
-    narrower than these: of three rounds the least and the most alone would be missed by every third run."""
+    narrower than these: of three rounds the least and the most alone are missed by two runs of five."""
     freedom = len(rounds) - 1
     quantile = next(value for least, value in STUDENT if freedom >= least)
     margin = quantile * statistics.stdev(rounds) * MEDIAN_ERROR * math.sqrt(2 / len(rounds))
