@@ -32,6 +32,7 @@ EXAMPLES: dict[str, Any] = {
     "products": {"full": True},
     "changed": {"kind": "orders", "id": 727},
     "push-order": {"id": 727, "note": "Comprovante por WhatsApp", "status": "on-hold"},
+    "proof": {"order": 727, "chat": "5511987654321", "attachment": {"source": "whatsapp:1234", "kind": "image"}},
 }
 
 

@@ -47,7 +47,7 @@ UP = {
         "worker",
         "--stages",
         "process-conversation,send-vendor,send-client,fallback,alert,receipt,"
-        "tts-cache,conversations,logs,stats,health,products,orders,changed,push-order",
+        "tts-cache,conversations,logs,stats,health,products,orders,changed,push-order,proof",
     ],
     "transcriber": ["worker", "--stages", "transcribe", "--nice", "10"],
 }

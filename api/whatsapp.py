@@ -20,6 +20,8 @@ from stages.notification.log import RANKS
 
 log = logging.getLogger(__name__)
 
+LONGEST_CAPTION = 2_000  # characters, see Attachment; the whole is in the message's text
+
 
 class _Text(msgspec.Struct):
     body: str
@@ -333,6 +335,6 @@ def _words(message: _Message) -> dict[str, Any]:
     for kind, file in (("image", message.image), ("document", message.document)):
         if file:
             text = f"[{': '.join(filter(None, (kind, file.filename)))}] {file.caption}".rstrip()
-            about = {"source": f"whatsapp:{file.id}", "kind": kind, "caption": file.caption}
+            about = {"source": f"whatsapp:{file.id}", "kind": kind, "caption": file.caption[:LONGEST_CAPTION]}
             return {"text": text, "attachment": about}
     return {}

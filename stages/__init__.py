@@ -298,6 +298,7 @@ def _syncing(syncing: Syncing, source: AudioSource, addressed: Addressed, limits
             payload=Proof,
             handler=ProofHandler(shops, wordpress, store, source, syncing.proof_status),
             tenant_limit=limits.of_tenant(10),
+            retry=PATIENT,
             timeout=180.0,
             **common,
         ),

@@ -23,6 +23,7 @@ class Wording(NamedTuple):
     """How a language asks (words as in `Rule.words`) and what is answered."""
 
     orders: str
+    ordering: str  # is no question for orders that there are
     asks: str
     prices: str
     stock: str
@@ -36,7 +37,8 @@ class Wording(NamedTuple):
 
 WORDINGS = {
     "pt": Wording(
-        orders="pedidos?|encomendas?|compras?|entregas?",
+        orders="pedidos?|encomendas?|compras?|minha entrega",
+        ordering="fazer|pedir|encomendar",
         asks="status|situacao|andamento|rastreio|rastrear|rastreamento|cade|onde|quando|previsao|saiu|chegou|chega|"
         "enviado|enviaram|pronto|a caminho|como (?:esta|vai|anda)",
         prices="quanto custa|quanto custam|quanto e|quanto sai|quanto fica|quanto esta|precos?|valor|valores",
@@ -57,7 +59,8 @@ WORDINGS = {
         },
     ),
     "es": Wording(
-        orders="pedidos?|encargos?|compras?|envios?|entregas?",
+        orders="pedidos?|encargos?|compras?|mi envio|mi entrega",
+        ordering="hacer|pedir|encargar",
         asks="estado|seguimiento|donde|cuando|salio|llego|llega|enviado|enviaron|listo|en camino|como (?:esta|va)",
         prices="cuanto cuesta|cuanto cuestan|cuanto vale|cuanto valen|cuanto es|precios?",
         stock="tienen?|hay|venden?|disponible|existencias",
@@ -77,7 +80,8 @@ WORDINGS = {
         },
     ),
     "en": Wording(
-        orders="orders?|purchases?|deliver(?:y|ies)|packages?",
+        orders="orders?|purchases?|my delivery|my package",
+        ordering="can i order|to order|place an order",
         asks="status|track|tracking|where|when|shipped|sent|arrived?|arriving|ready|on its way|how is",
         prices="how much|prices?|costs?",
         stock="have|sell|available|in stock",
@@ -118,7 +122,8 @@ class ShopAnswers:
         if asked.tenant not in self._tenants:
             return ""
         wording, text = WORDINGS[language], plain(asked.text)
-        if occurs(wording.orders, text) and occurs(wording.asks, text):
+        of_orders = occurs(wording.orders, text) and occurs(wording.asks, text)
+        if of_orders and not occurs(wording.ordering, text):
             return await self._of_orders(asked, wording)
         if occurs(wording.prices, text):
             return _priced(await self.products(asked), wording)

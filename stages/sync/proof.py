@@ -18,6 +18,8 @@ from stages.sync.store import ShopStore
 log = logging.getLogger(__name__)
 
 MEDIA = "wp/v2/media"
+TRIES = 6  # to have the file, before it is noted without
+LONGEST_NOTE = 2_000  # characters, see PushOrder
 # By how a file begins: what else a customer sends does not get into the shop.
 KINDS = {
     b"\xff\xd8\xff": ("image/jpeg", "jpg"),
@@ -50,7 +52,9 @@ class ProofHandler:
                 await self._store.proved(ctx.tenant, job.order, link)
             except ShopAway as error:
                 raise RetryLater(error.pause(ctx.attempt), str(error)) from None
-            except (ShopError, Permanent) as error:
+            except (ShopError, Permanent, OSError) as error:
+                if isinstance(error, OSError) and ctx.attempt < TRIES:  # WhatsApp is away
+                    raise
                 problem = str(error)
                 log.warning("the payment proof of order %s is noted without its file: %s", job.order, problem)
         status = "" if job.others else self._status
@@ -83,4 +87,4 @@ def _note(job: Proof, link: str, problem: str) -> str:
     said += [f"Arquivo: {link}"] if link else []
     said += [f"O arquivo não pôde ser guardado: {problem[:300]}"] if problem else []
     said += [f"Pode ser também de: {', '.join(job.others)}."] if job.others else []
-    return "\n".join(said)
+    return "\n".join(said)[:LONGEST_NOTE]

@@ -18,7 +18,7 @@ from stages.conversation.store import ConversationStore
 from stages.jobs import Attachment, Incoming, ProcessConversation, Proof, PushOrder
 from stages.ports import Message
 from stages.store import Database
-from stages.sync.proof import ProofHandler
+from stages.sync.proof import TRIES, ProofHandler
 from stages.sync.records import Item, Order, Product
 from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
@@ -137,9 +137,14 @@ async def test_a_status_that_a_plugin_brought_is_said_as_it_is_called(
     assert await reply(answers, "Cadê meu pedido?") == "Pedido 7 (R$ 1.234,50): out for delivery."
 
 
-async def test_who_wants_to_order_is_not_told_of_orders(store: ShopStore, answers: ShopAnswers) -> None:
+@pytest.mark.parametrize("text", ["Quero um pedido de duas pizzas", "Quando posso fazer um pedido?"])
+async def test_who_wants_to_order_is_not_told_of_orders(store: ShopStore, answers: ShopAnswers, text: str) -> None:
     await has(store, order(7))
-    assert await reply(answers, "Quero fazer um pedido de duas pizzas") == RULES["pt"][2].answer
+    assert await reply(answers, text) == RULES["pt"][2].answer
+
+
+async def test_a_question_for_delivery_is_none_for_an_order(answers: ShopAnswers) -> None:
+    assert await reply(answers, "Vocês fazem entrega? Quando?") == RULES["pt"][3].answer
 
 
 # ── prices and stock ─────────────────────────────────────────────────────────────────────────────
@@ -316,9 +321,9 @@ class Keeper:
         self.address = Address("padaria", shop.url, KEY, SECRET, USER, PASSWORD)
         self.wordpress = wordpress
 
-    async def keep(self, proof: Proof = PROOF) -> PushOrder:
+    async def keep(self, proof: Proof = PROOF, attempt: int = 1) -> PushOrder:
         handler = ProofHandler({"padaria": self.address}, self.wordpress, self.store, self.files, "on-hold")
-        done = await handler(context_of("proof", proof, tenant="padaria"), proof)
+        done = await handler(context_of("proof", proof, tenant="padaria", attempt=attempt), proof)
         assert isinstance(done, Done)
         (job,) = done.forward
         assert (job.stage, job.tenant) == ("push-order", "padaria")
@@ -360,6 +365,19 @@ async def test_a_file_that_cannot_be_kept_leaves_a_note(keeper: Keeper, content:
     assert keeper.shop.media == {}
     assert "O arquivo não pôde ser guardado: " in pushed.note
     assert pushed.status == "on-hold"
+
+
+async def test_whatsapp_may_be_away_for_a_while(keeper: Keeper) -> None:
+    keeper.files = Files(ConnectionError("away"))
+    with pytest.raises(ConnectionError):
+        await keeper.keep()
+    pushed = await keeper.keep(attempt=TRIES)
+    assert pushed.note.endswith("O arquivo não pôde ser guardado: away")
+
+
+async def test_a_note_is_no_longer_than_its_stage_takes(keeper: Keeper) -> None:
+    pushed = await keeper.keep(msgspec.structs.replace(PROOF, others=["8" * 500] * 10))
+    assert len(pushed.note) == 2_000
 
 
 async def test_without_a_login_for_wordpress_there_is_only_a_note(keeper: Keeper) -> None:
