@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    literal,
     or_,
     select,
     text,
@@ -238,11 +239,11 @@ class ShopStore:
 
     async def products_named(self, tenant: str, words: Sequence[str], limit: int) -> list[Product]:
         """Published products that have any of these words in their name, those with the most of them first."""
-        has = [case((products.c.words.contains(f" {word} ", autoescape=True), 1), else_=0) for word in words]
-        if not has:
+        if not words:
             return []
-        score = sum(has[1:], start=has[0])
-        wanted = products.c.tenant == tenant, products.c.published, score > 0
+        has = [products.c.words.contains(f" {word} ", autoescape=True) for word in words]
+        score = sum((case((one, 1), else_=0) for one in has), start=literal(0))
+        wanted = products.c.tenant == tenant, products.c.published, or_(*has)
         best = score.desc(), func.length(products.c.words), products.c.id
         query = select(products).where(*wanted).order_by(*best).limit(limit)
         return [_product(row) for row in await self._database.read(query)]
