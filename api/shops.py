@@ -1,12 +1,17 @@
 """The real parts of the sync stages, made of the settings."""
 
 from config import Settings
+from pipeline import RiachoError
 from stages.store import Database
 from stages.sync.parts import Syncing
-from stages.sync.rest import Shop, WordPress
+from stages.sync.rest import Shop, WordPress, usable
 from stages.sync.store import ShopStore
 
 DAY = 86_400.0  # seconds
+
+
+class ShopUnusable(RiachoError):
+    """Where a tenant's shop is, is said in a way that cannot be used."""
 
 
 def syncing_of(settings: Settings, database: Database) -> Syncing:
@@ -22,6 +27,9 @@ def syncing_of(settings: Settings, database: Database) -> Syncing:
         )
         for tenant, shop in settings.sync.shops.items()
     }
+    for tenant, shop in shops.items():
+        if why := usable(shop.url):
+            raise ShopUnusable(f"the setting sync.shops.{tenant}.url is no good: {why}")
     return Syncing(
         shops=shops,
         wordpress=WordPress(settings.sync.timeout),

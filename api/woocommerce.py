@@ -95,8 +95,7 @@ class WooCommerceWebhook:
         if kind is None:
             return json(Told(ignored=f"the topic {topic[:80]!r}"))
         number = _id(body)
-        delivery = request.headers.get("X-WC-Webhook-Delivery-ID", "")[:LONGEST_DELIVERY]
-        return json(await self._add(tenant, kind, number, delivery))
+        return json(await self._add(tenant, kind, number, _delivery(request)))
 
     async def _add(self, tenant: str, kind: Literal["orders", "products"], number: int, delivery: str) -> Told:
         changed = Changed(kind=kind, id=number)
@@ -115,6 +114,12 @@ class WooCommerceWebhook:
         if not hmac.compare_digest(made, offered.encode(errors="surrogateescape")) or not secret:
             detail = f"{SIGNATURE.name} is missing, or not made with this shop's webhook_secret (see sync.shops)."
             raise Problem(401, "Unauthorized", detail)
+
+
+def _delivery(request: web.Request) -> str:
+    """Which one it is. A shop's own id is the same for all of one second, so the signature is a part of it."""
+    name = request.headers.get("X-WC-Webhook-Delivery-ID", "")[:LONGEST_DELIVERY]
+    return f"{name}:{request.headers.get(SIGNATURE.name, '')}" if name else ""
 
 
 def _id(body: bytes) -> int:

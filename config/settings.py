@@ -280,7 +280,7 @@ class Sync(_Section, frozen=True):
     full_every: Seconds
     timeout: Seconds
     orders: Days
-    proof_status: str
+    proof_status: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{0,40}$")]
 
 
 class Store(_Section, frozen=True):

@@ -59,7 +59,10 @@ HEALTH_TIMEOUT = 90.0  # seconds, above those of its checks
 # One run at a time over all workers: two would only wait for each other. Those of a week can be compared.
 CLEANUP: dict[str, Any] = {"queue": "cleanup", "shared_limit": 1, "keep_results": 8 * 86_400.0}
 CLEANING: dict[str, Any] = {**CLEANUP, "timeout": 3600.0, "retry": PATIENT}
-PULLING: dict[str, Any] = {"payload": Pull, "timeout": 3600.0, "retry": PATIENT}
+PULLING: dict[str, Any] = {"payload": Pull, "concurrency": 4, "timeout": 3600.0, "retry": PATIENT}
+SHOPS = 10  # that a worker asks at a time; one that does not answer holds up no other
+ASKS = 4  # calls that the time of a job is enough for
+FETCHED = 120.0  # seconds more, for WhatsApp's file
 PUSHES = Batch(50, 0.2)  # the shop changes all of them in one call
 RECEIPTS = Batch(500, 0.05)  # what WhatsApp tells comes in crowds, and is written at once
 
@@ -266,7 +269,7 @@ def _checking(checking: Checking) -> list[Stage]:
 
 
 def _syncing(syncing: Syncing, source: AudioSource, addressed: Addressed, limits: Limits) -> list[Stage]:
-    paid = Paid(syncing.store, addressed.vendor)
+    paid = Paid(syncing.store, addressed.paid)
     feeds = {feed.kind: feed for feed in (PRODUCTS, orders_feed(syncing.region, syncing.keep_orders))}
     shops, wordpress, store = syncing.shops, syncing.wordpress, syncing.store
     common: dict[str, Any] = {"queue": "sync", "buried": of_buried, "keep_results": KEEP_RESULTS}
@@ -281,7 +284,9 @@ def _syncing(syncing: Syncing, source: AudioSource, addressed: Addressed, limits
             name="changed",
             payload=Changed,
             handler=ChangedHandler(feeds, shops, wordpress, store, paid),
-            tenant_limit=limits.of_tenant(10),
+            concurrency=SHOPS,
+            tenant_limit=limits.of_tenant(SHOPS),
+            timeout=ASKS * wordpress.timeout,
             **common,
         ),
         Stage(
@@ -289,6 +294,7 @@ def _syncing(syncing: Syncing, source: AudioSource, addressed: Addressed, limits
             payload=PushOrder,
             handler=PushHandler(shops, wordpress),
             batch=PUSHES,
+            concurrency=SHOPS,
             tenant_limit=limits.of_tenant(PUSHES.size),
             timeout=600.0,
             **common,
@@ -297,9 +303,9 @@ def _syncing(syncing: Syncing, source: AudioSource, addressed: Addressed, limits
             name="proof",
             payload=Proof,
             handler=ProofHandler(shops, wordpress, store, source, syncing.proof_status),
-            tenant_limit=limits.of_tenant(10),
-            retry=PATIENT,
-            timeout=180.0,
+            concurrency=SHOPS,
+            tenant_limit=limits.of_tenant(SHOPS),
+            timeout=ASKS * wordpress.timeout + FETCHED,
             **common,
         ),
     ]

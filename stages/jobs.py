@@ -14,6 +14,7 @@ JobName = Annotated[str, msgspec.Meta(max_length=300)]
 Reason = Annotated[str, msgspec.Meta(max_length=2_000)]
 NoNul = msgspec.Meta(pattern=r"^[^\x00]*$")  # PostgreSQL takes none in a text
 ErrorCode = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+ORDER_STATUS = r"^[a-z0-9_-]{0,40}$"
 LanguageCode = Annotated[str, msgspec.Meta(pattern="^(auto|[a-z]{2,3})$")]
 
 
@@ -172,7 +173,7 @@ class PushOrder(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
     note: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
-    status: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{0,40}$")] = ""
+    status: Annotated[str, msgspec.Meta(pattern=ORDER_STATUS)] = ""
     unless: Annotated[list[str], msgspec.Meta(max_length=50)] = []
 
 

@@ -4,7 +4,8 @@ from benchmarks.peers.entrants import PEERS
 
 # The first of them that has a part of the name in it tells.
 BETTER: dict[tuple[str, ...], bool | None] = {
-    ("generator", "predicted", "error_fraction"): None,  # of how the load was made, and how well it was guessed
+    # Of how the load was made, how well it was guessed, and which of a few loads was the highest.
+    ("generator", "predicted", "error_fraction", "kept_up_with"): None,
     ("commands_per", "bytes_per"): False,
     ("_per_second", "_vs_"): True,
     ("_ms", "memory", "cpu_", "lost_at", "error", "seconds", "_mb"): False,

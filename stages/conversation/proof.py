@@ -37,6 +37,7 @@ class Proofs:
         order, *others = meant or unpaid
         unsure = [] if meant else [other.number for other in others]
         proof = Proof(order=order.id, chat=said.chat, attachment=attachment, others=unsure)
-        place, once = f"{ctx.tenant}:{order.id}", f"proof:{ctx.tenant}:{said.chat}:{said.id}"
+        # By the chat, not by the order: which that is may have changed where this job comes again.
+        place, once = f"{ctx.tenant}:{said.chat}", f"proof:{ctx.tenant}:{said.chat}:{said.id}"
         await ctx.add(Job(stage="proof", payload=proof, tenant=ctx.tenant, key=place, dedup=once))
         return RECEIVED[language_of(history)].format(number=order.number)

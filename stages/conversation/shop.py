@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from pipeline.message import now_ms
 from stages.conversation.rules import MARKS, RULES, occurs, plain
 from stages.money import money
 from stages.notification.phone import normalised
@@ -12,7 +13,9 @@ from stages.ports import Message
 from stages.sync.records import Order, Product
 from stages.sync.store import ShopStore, words_of
 
-UNPAID = {"pending", "on-hold", "failed"}
+FAILED = "failed"  # its customer may have ordered anew, and paid that
+UNPAID = {"pending", "on-hold", FAILED}
+PAYABLE = 14 * 86_400_000  # ms after an order that a payment proof may be for it
 MOST_ORDERS = 20  # of a customer; older ones are not asked for any more
 MOST_TOLD = 3  # orders or products in one answer
 MOST_FOUND = 20
@@ -38,7 +41,7 @@ class Wording(NamedTuple):
 WORDINGS = {
     "pt": Wording(
         orders="pedidos?|encomendas?|compras?|minha entrega",
-        ordering="fazer|pedir|encomendar",
+        ordering="(?:quero|queria|gostaria de|posso|podia|como|para|vou) (?:fazer|pedir|encomendar)|fazer um",
         asks="status|situacao|andamento|rastreio|rastrear|rastreamento|cade|onde|quando|previsao|saiu|chegou|chega|"
         "enviado|enviaram|pronto|a caminho|como (?:esta|vai|anda)",
         prices="quanto custa|quanto custam|quanto e|quanto sai|quanto fica|quanto esta|precos?|valor|valores",
@@ -60,7 +63,7 @@ WORDINGS = {
     ),
     "es": Wording(
         orders="pedidos?|encargos?|compras?|mi envio|mi entrega",
-        ordering="hacer|pedir|encargar",
+        ordering="(?:quiero|quisiera|puedo|como|para|voy a) (?:hacer|pedir|encargar)|hacer un",
         asks="estado|seguimiento|donde|cuando|salio|llego|llega|enviado|enviaron|listo|en camino|como (?:esta|va)",
         prices="cuanto cuesta|cuanto cuestan|cuanto vale|cuanto valen|cuanto es|precios?",
         stock="tienen?|hay|venden?|disponible|existencias",
@@ -122,13 +125,13 @@ class ShopAnswers:
         if asked.tenant not in self._tenants:
             return ""
         wording, text = WORDINGS[language], plain(asked.text)
+        if occurs(RULES[language][0].words, text):  # who has paid wants something else to be said
+            return ""
         of_orders = occurs(wording.orders, text) and occurs(wording.asks, text)
         if of_orders and not occurs(wording.ordering, text):
             return await self._of_orders(asked, wording)
-        if occurs(wording.prices, text):
-            return _priced(await self.products(asked), wording)
-        if occurs(wording.stock, text):  # said in many other sentences, too
-            return _priced(await self.products(asked, least=0.5), wording)
+        if occurs(f"{wording.prices}|{wording.stock}", text):
+            return "\n".join(_offer(product, wording) for product in await self.products(asked, least=0.5))
         return ""
 
     async def facts(self, asked: Message) -> str:
@@ -160,18 +163,21 @@ class ShopAnswers:
 
     async def unpaid(self, tenant: str, chat: str) -> list[Order]:
         """Those of a customer's orders that a payment proof may be for, newest first."""
-        found = await self.orders(tenant, chat)
-        return [order for order in found if order.paid_ms is None and order.status in UNPAID]
+        since = now_ms() - PAYABLE
+        found = [order for order in await self.orders(tenant, chat) if order.created_ms > since]
+        paid = max((order.created_ms for order in found if order.paid_ms), default=0)
+        open_ = [order for order in found if order.paid_ms is None and order.status in UNPAID]
+        return [order for order in open_ if order.status != FAILED or order.created_ms > paid]
 
     async def products(self, asked: Message, least: float = 0.0) -> list[Product]:
-        """Those that have most of the question's words in their names, and at least so many of them."""
+        """Those that have most of the question's words in their names, and more than this part of them."""
         wanted = [word for word in dict.fromkeys(words_of(asked.text)) if word not in COMMON][:MOST_WORDS]
         forms = {word: _forms(word) for word in wanted}
         every = [form for word in wanted for form in forms[word]]
         found = await self._store.products_named(asked.tenant, every, MOST_FOUND)
         scores = {product.id: _score(product, list(forms.values())) for product in found}
         best = max(scores.values(), default=0)
-        if best < least * len(wanted):
+        if best <= least * len(wanted):
             return []
         return [product for product in found if scores[product.id] == best][:MOST_TOLD]
 
@@ -192,10 +198,6 @@ def _line(order: Order, wording: Wording) -> str:
     return wording.order.format(number=order.number, total=total, status=status)
 
 
-def _priced(products: Sequence[Product], wording: Wording) -> str:
-    return "\n".join(_offer(product, wording) for product in products)
-
-
 def _offer(product: Product, wording: Wording) -> str:
     price = money(Decimal(product.price), product.currency, wording.locale) if product.price else wording.no_price
     ended = "" if product.available else f" ({wording.sold_out})"
@@ -203,7 +205,7 @@ def _offer(product: Product, wording: Wording) -> str:
 
 
 def _fact_of_order(order: Order) -> str:
-    content = ", ".join(f"{item.quantity} x {item.name}" for item in order.items[:MOST_FOUND])
+    content = ", ".join(f"{item.quantity:g} x {item.name}" for item in order.items[:MOST_FOUND])
     return f"- {order.number}, {order.status}, {order.total} {order.currency}, {content}"
 
 

@@ -61,15 +61,18 @@ class Addressed:
 
     def vendor(self, tenant: str, job: SendVendor) -> SendVendor:
         """See Stage.check."""
+        client_phone = self._number("client_phone", job.client_phone)
+        return msgspec.structs.replace(self.paid(tenant, job), client_phone=client_phone)
+
+    def paid(self, tenant: str, job: SendVendor) -> SendVendor:
+        """Of an order in a shop: whatever its customer left there for a phone number, the vendor is told."""
         self._check_sender(tenant)
         to = job.to or self._vendors.get(tenant)
         if not to:
             raise ValueError(
                 f"tenant {tenant[:80]!r} has no vendor: name one in `to`, or in the setting notification.vendors"
             )
-        return msgspec.structs.replace(
-            checked(job), to=self._number("to", to), client_phone=self._number("client_phone", job.client_phone)
-        )
+        return msgspec.structs.replace(checked(job), to=self._number("to", to))
 
     def _check_sender(self, tenant: str) -> None:
         if self._number_of and not re.fullmatch(r"\d+", self._number_of(tenant), re.ASCII):

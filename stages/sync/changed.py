@@ -6,14 +6,16 @@ import msgspec
 
 from pipeline import Context, Permanent, RetryLater
 from stages.jobs import Changed
-from stages.sync.errors import RecordUnknown, ShopAway, ShopClosed
+from stages.sync.errors import RecordUnknown, ShopAway, ShopError
 from stages.sync.paid import Paid
 from stages.sync.pull import Feed, currency_of, shop_of
 from stages.sync.records import BadRecord
-from stages.sync.rest import WOOCOMMERCE, Shop, WordPress
+from stages.sync.rest import WOOCOMMERCE, Shop, WordPress, read
 from stages.sync.store import ShopStore
 
-TRASH = "trash"
+# A shop tells of these, too, though none of its lists has them.
+DRAFTS = {"draft", "auto-draft", "checkout-draft"}
+GONE = {"products": {"trash", "auto-draft"}, "orders": {"trash", *DRAFTS}}
 
 
 class _Status(msgspec.Struct):
@@ -40,8 +42,8 @@ class ChangedHandler:
         try:
             state = await self._look(ctx, shop, job)
         except ShopAway as error:
-            raise RetryLater(error.pause(ctx.attempt), str(error)) from None
-        except ShopClosed as error:
+            raise RetryLater(error.pause(ctx.enqueued_ms), str(error)) from None
+        except ShopError as error:
             raise Permanent(str(error)) from None
         if job.kind == "orders":
             await self._paid(ctx)
@@ -53,7 +55,7 @@ class ChangedHandler:
             raw = await self._wordpress.get(shop, path, {"_fields": feed.fields}, msgspec.Raw)
         except RecordUnknown:
             raw = None
-        if raw is None or msgspec.json.decode(raw, type=_Status).status == TRASH:
+        if raw is None or read(shop, raw, _Status).status in GONE[job.kind]:
             await self._store.forget_one(ctx.tenant, job.kind, job.id)
             return "gone"
         try:

@@ -8,8 +8,15 @@ ShopError
 """
 
 from pipeline import RiachoError
+from pipeline.message import now_ms
 
-LONGEST_PAUSE = 900.0  # seconds; the pull every quarter of an hour has what a webhook told then anyway
+FIRST_PAUSE = 2.0  # seconds
+LONGEST_PAUSE = 900.0  # the pull every quarter of an hour has what a webhook told then anyway
+
+
+def pause_since(since_ms: int) -> float:
+    """Seconds before something is tried again that is tried since then: half as much as it has waited."""
+    return min(max((now_ms() - since_ms) / 2_000, FIRST_PAUSE), LONGEST_PAUSE)
 
 
 class ShopError(RiachoError):
@@ -23,9 +30,9 @@ class ShopAway(ShopError):
         super().__init__(message)
         self.after = after
 
-    def pause(self, doubled: int) -> float:
-        """Seconds before a job tries again: the shop's own, or one that was doubled so often."""
-        return min(self.after or 2.0 ** min(doubled, 8), LONGEST_PAUSE)
+    def pause(self, since_ms: int) -> float:
+        """Seconds before a job tries again that is there since then: the shop's own, or more and more of them."""
+        return min(self.after or pause_since(since_ms), LONGEST_PAUSE)
 
 
 class ShopClosed(ShopError):

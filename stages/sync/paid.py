@@ -1,20 +1,25 @@
 """A paid order in the shop becomes a notification of its vendor."""
 
 import logging
+import re
 from collections.abc import Callable
 from decimal import Decimal
+
+import msgspec
 
 from pipeline import Context, Job
 from pipeline.message import now_ms
 from stages.jobs import OrderItem, SendVendor
-from stages.sync.records import Order
+from stages.sync.records import Item, Order
 from stages.sync.store import ShopStore
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 100
-SECOND, DAY = 1_000, 86_400_000  # ms; a shop tells in seconds when an order was paid
+SECOND = 1_000  # ms; a shop tells in seconds when an order was paid
+DAY = 86_400_000  # ms
 UNDONE = {"cancelled", "refunded", "failed", "trash"}
+CURRENCY, NO_CURRENCY = re.compile("[A-Z]{3}"), "XXX"  # as ISO 4217 has none
 LONGEST_ITEM, LONGEST_NUMBER = 200, 100  # characters
 
 
@@ -31,7 +36,8 @@ class Paid:
     async def __call__(self, ctx: Context) -> int:
         """Tell of all there are; how many. Raises StoreUnavailable, and what adding a job raises."""
         pull = await self._store.pull(ctx.tenant, "orders")
-        since, told = pull.began_ms - SECOND if pull else now_ms() - DAY, 0
+        # Longer ago no more, though it comes back from a trash, say: a stage knows the ids of its jobs for a week.
+        since, told = max(pull.began_ms - SECOND if pull else now_ms() - DAY, now_ms() - 5 * DAY), 0
         while orders := await self._store.paid(ctx.tenant, since, AT_ONCE):
             for order in orders:
                 told += await self._tell(ctx, order)
@@ -43,7 +49,7 @@ class Paid:
             return False
         try:
             payload = self._check(ctx.tenant, notification(order))
-        except ValueError as error:  # no vendor is named, or the customer left no number
+        except ValueError as error:  # no vendor is named, say
             log.warning("nobody is told that order %s is paid: %s", order.number, error)
             return False
         once = f"paid:{ctx.tenant}:{order.id}"
@@ -52,19 +58,25 @@ class Paid:
 
 
 def notification(order: Order) -> SendVendor:
-    """What a vendor is told of an order."""
-    items = [
-        OrderItem(
-            name=item.name[:LONGEST_ITEM] or "?", quantity=item.quantity, price=Decimal(item.total) / item.quantity
-        )
-        for item in order.items
-        if item.quantity > 0
-    ]
-    return SendVendor(
+    """What a vendor is told of an order. Raises ValueError where that cannot be said."""
+    told = SendVendor(
         order_id=order.number[:LONGEST_NUMBER],
         client_phone=order.phone or "-",
         total=Decimal(order.total),
-        items=items,
-        currency=order.currency or "BRL",
+        items=[_item(item) for item in order.items if item.quantity > 0],
+        currency=order.currency if CURRENCY.fullmatch(order.currency) else NO_CURRENCY,
         proof_url=order.proof_url or None,
+    )
+    # Structs are not checked where they are made.
+    return msgspec.convert(msgspec.to_builtins(told, builtin_types=(Decimal,)), SendVendor)
+
+
+def _item(item: Item) -> OrderItem:
+    total = Decimal(item.total)
+    if not item.quantity.is_integer():  # a weight, say
+        name, quantity = f"{item.quantity:g} x {item.name}", 1
+    else:
+        name, quantity = item.name, int(item.quantity)
+    return OrderItem(
+        name=name[:LONGEST_ITEM] or "?", quantity=quantity, price=total / quantity if total >= 0 else None
     )

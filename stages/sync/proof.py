@@ -4,13 +4,15 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Mapping
+from html import escape
 
 import msgspec
 
 from pipeline import Context, Done, Permanent, RetryLater
+from pipeline.message import now_ms
 from stages.jobs import Proof, PushOrder
 from stages.ports import AudioSource
-from stages.sync.errors import ShopAway, ShopError
+from stages.sync.errors import ShopAway, ShopError, pause_since
 from stages.sync.pull import shop_of
 from stages.sync.rest import File, Shop, WordPress
 from stages.sync.store import ShopStore
@@ -18,7 +20,7 @@ from stages.sync.store import ShopStore
 log = logging.getLogger(__name__)
 
 MEDIA = "wp/v2/media"
-TRIES = 6  # to have the file, before it is noted without
+PATIENCE = 86_400_000  # ms to have the file in, before it is noted without
 LONGEST_NOTE = 2_000  # characters, see PushOrder
 # By how a file begins: what else a customer sends does not get into the shop.
 KINDS = {
@@ -26,7 +28,7 @@ KINDS = {
     b"\x89PNG\r\n\x1a\n": ("image/png", "png"),
     b"%PDF-": ("application/pdf", "pdf"),
 }
-FURTHER = ["processing", "completed", "cancelled", "refunded", "trash"]  # what a proof changes nothing of
+FURTHER = ["processing", "completed", "cancelled", "refunded"]  # what a proof changes nothing of
 
 
 class _Media(msgspec.Struct):
@@ -49,12 +51,13 @@ class ProofHandler:
         if shop.user and shop.password:
             try:
                 link = await self._kept(ctx, shop, job)
-                await self._store.proved(ctx.tenant, job.order, link)
+                if not job.others:
+                    await self._store.proved(ctx.tenant, job.order, link)
             except ShopAway as error:
-                raise RetryLater(error.pause(ctx.attempt), str(error)) from None
+                raise RetryLater(error.pause(ctx.enqueued_ms), str(error)) from None
             except (ShopError, Permanent, OSError) as error:
-                if isinstance(error, OSError) and ctx.attempt < TRIES:  # WhatsApp is away
-                    raise
+                if isinstance(error, OSError) and now_ms() - ctx.enqueued_ms < PATIENCE:  # WhatsApp is away
+                    raise RetryLater(pause_since(ctx.enqueued_ms), str(error)) from None
                 problem = str(error)
                 log.warning("the payment proof of order %s is noted without its file: %s", job.order, problem)
         status = "" if job.others else self._status
@@ -81,10 +84,10 @@ def _file(name: str, content: bytes) -> File:
 
 
 def _note(job: Proof, link: str, problem: str) -> str:
-    """In Portuguese, as all that is said to the shop's people."""
+    """In Portuguese, as all that is said to the shop's people. WordPress shows it as HTML."""
     said = [f"Comprovante de pagamento recebido por WhatsApp de {job.chat}."]
-    said += [f"Legenda: {job.attachment.caption[:500]}"] if job.attachment.caption else []
+    said += [f"Legenda: {escape(job.attachment.caption[:500])}"] if job.attachment.caption else []
     said += [f"Arquivo: {link}"] if link else []
-    said += [f"O arquivo não pôde ser guardado: {problem[:300]}"] if problem else []
+    said += [f"O arquivo não pôde ser guardado: {escape(problem[:300])}"] if problem else []
     said += [f"Pode ser também de: {', '.join(job.others)}."] if job.others else []
     return "\n".join(said)[:LONGEST_NOTE]

@@ -8,6 +8,7 @@ their number changed.
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from pipeline import Context, Done, Permanent, RetryLater
 from pipeline.message import now_ms
 from stages.jobs import Pull as PullJob
 from stages.sync import records
-from stages.sync.errors import ShopAway, ShopClosed
+from stages.sync.errors import ShopAway, ShopClosed, ShopError
 from stages.sync.records import BadRecord, Order, Product
 from stages.sync.rest import PER_PAGE, WOOCOMMERCE, Page, Shop, WordPress
 from stages.sync.store import HeldByAnother, Pull, ShopStore
@@ -116,15 +117,19 @@ class PullHandler:
         except HeldByAnother as error:
             return Pulled(state=str(error))
         except ShopAway as error:
-            pause = error.after or FIRST_PAUSE * 2**pull.failures
+            pause = error.after or FIRST_PAUSE * 2 ** min(pull.failures, 7)
             pause = min(max(pause, FIRST_PAUSE), LONGEST_PAUSE)
-            await self._store.fail(pull, str(error), now_ms() + int(pause * 1000))
+            await self._fail(pull, error, pause)
             raise RetryLater(pause, str(error)) from None
-        except ShopClosed as error:
-            await self._store.fail(pull, str(error), now_ms() + int(LONGEST_PAUSE * 1000))
+        except ShopError as error:
+            await self._fail(pull, error, LONGEST_PAUSE)
             if pull.problem == str(error):  # it has been said
                 return Pulled(state=str(error))
             raise Permanent(str(error)) from None
+
+    async def _fail(self, pull: Pull, error: ShopError, pause: float) -> None:
+        with suppress(HeldByAnother):  # then it is for that one to say
+            await self._store.fail(pull, str(error), now_ms() + int(pause * 1000))
 
     async def _pull(self, ctx: Context, shop: Shop, pull: Pull) -> Pulled:
         told, before = Pulled(full=pull.full), frozenset[int]()
@@ -148,14 +153,17 @@ class PullHandler:
         """The records of each page, when the newest was modified, and how many pages there are after it."""
         while True:
             page = await self._page(shop, position)
-            found = reading(page)
-            times = [record.modified_ms for record in found]
+            times = list(filter(None, map(records.modified_ms, page.records)))  # of those that cannot be read, too
             if min(times, default=position) < position:
                 raise ShopClosed(
                     f"the shop of {shop.tenant!r} overlooks modified_after: it needs WooCommerce 5.8 or later"
                 )
+            if page.pages > 1 and not times:
+                raise ShopClosed(
+                    f"of a whole page of {self._feed.kind} the shop does not say when they were modified"
+                )
             newest = max(times, default=position)
-            yield found, newest, page.pages - 1
+            yield reading(page), newest, page.pages - 1
             if page.pages <= 1:
                 return
             if newest == position:
@@ -181,7 +189,7 @@ class PullHandler:
         """What was modified from `position` on."""
         query = {
             **self._feed.query,
-            "orderby": "modified",
+            "orderby": "id" if before else "modified",
             "order": "asc",
             "dates_are_gmt": "true",
             "_fields": self._feed.fields,

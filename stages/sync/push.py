@@ -8,11 +8,13 @@ import msgspec
 
 from pipeline import Bury, Context, Permanent, Retry
 from stages.jobs import PushOrder
-from stages.sync.errors import ShopAway, ShopError
+from stages.sync.errors import RecordUnknown, ShopAway, ShopError
 from stages.sync.pull import shop_of
-from stages.sync.rest import PER_PAGE, WOOCOMMERCE, Shop, WordPress
+from stages.sync.rest import PER_PAGE, WOOCOMMERCE, Shop, WordPress, read
 
 ORDERS = f"{WOOCOMMERCE}/orders"
+
+UNKNOWN = "pending"  # what WooCommerce makes of a status that it does not know
 
 Asked = tuple[Context, PushOrder]
 
@@ -57,13 +59,13 @@ class PushHandler:
         """What becomes of each job of one tenant."""
         try:
             shop = shop_of(self._shops, tenant)
-            statuses = await self._statuses(shop, asked)
-            noted = [await self._note(shop, ctx, job) if job.id in statuses else None for ctx, job in asked]
+            noted = [await self._note(shop, ctx, job) for ctx, job in asked]
+            statuses = await self._statuses(shop, asked)  # as late as can be: somebody may pay meanwhile
             changed = await self._change(
                 shop, statuses, [job for (_, job), why in zip(asked, noted, strict=True) if not why]
             )
         except ShopAway as error:
-            return [(ctx, Retry(error.pause(ctx.attempt + 1), str(error), counts=False)) for ctx, _ in asked]
+            return [(ctx, Retry(error.pause(ctx.enqueued_ms), str(error), counts=False)) for ctx, _ in asked]
         except (ShopError, Permanent) as error:
             return [(ctx, Bury(str(error))) for ctx, _ in asked]
         return [
@@ -75,9 +77,8 @@ class PushHandler:
         ids = ",".join(str(number) for number in {job.id for _, job in asked})
         query = {"include": ids, "per_page": str(PER_PAGE), "_fields": "id,status", "status": "any"}
         page = await self._wordpress.page(shop, ORDERS, query)
-        return {
-            order.id: order.status for order in (msgspec.json.decode(raw, type=_Order) for raw in page.records)
-        }
+        orders = (read(shop, raw, _Order) for raw in page.records)
+        return {order.id: order.status for order in orders}
 
     async def _note(self, shop: Shop, ctx: Context, job: PushOrder) -> Bury | None:
         """Why it cannot be written, if it cannot."""
@@ -89,6 +90,8 @@ class PushHandler:
                 )
         except ShopAway:
             raise
+        except RecordUnknown:
+            return Bury(f"the shop has no order {job.id}")
         except ShopError as error:
             return Bury(str(error))
         return None
@@ -115,4 +118,6 @@ def _outcome(job: PushOrder, now: Mapping[int, str], changed: Mapping[int, _Orde
     order = changed.get(job.id)
     if order and order.error:
         return Bury(f"the shop left order {job.id} as it is: {order.error.code}: {order.error.message}"[:500])
+    if order and order.status == UNKNOWN != job.status:
+        return Bury(f"the shop made order {job.id} {UNKNOWN!r}: it seems to have no status {job.status!r}")
     return {"status": order.status if order else now[job.id]}

@@ -15,6 +15,7 @@ from stages.store import storable
 LONGEST_NAME = 500  # characters
 LONGEST_TEXT = 4_000  # characters of a description
 MOST_ITEMS = 500
+MOST_STOCK = 2**53
 MOST_DIGITS = 15  # of an amount, before its point
 ENDS_A_LINE = {"p", "br", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6"}
 UNSEEN = {"script", "style"}
@@ -46,10 +47,10 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A line of an order; `total` is of all of them."""
+    """A line of an order; `total` is of all of them. There may be half a kilogram of something."""
 
     name: str
-    quantity: int
+    quantity: float
     total: str
 
 
@@ -75,6 +76,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Named(msgspec.Struct):
     id: Id
+
+
+class _Dated(msgspec.Struct):
+    date_modified_gmt: str | None = None
 
 
 class _Product(msgspec.Struct):
@@ -103,6 +108,7 @@ class _Billing(msgspec.Struct):
     last_name: str = ""
     phone: str = ""
     email: str | None = ""
+    country: str | None = ""
 
 
 class _Order(msgspec.Struct):
@@ -122,6 +128,7 @@ PRODUCT_FIELDS, ORDER_FIELDS = (",".join(kind.__struct_fields__) for kind in (_P
 _product = msgspec.json.Decoder(_Product).decode
 _order = msgspec.json.Decoder(_Order).decode
 _named = msgspec.json.Decoder(_Named).decode
+_dated = msgspec.json.Decoder(_Dated).decode
 
 
 def product(raw: msgspec.Raw, currency: str) -> Product:
@@ -134,7 +141,7 @@ def product(raw: msgspec.Raw, currency: str) -> Product:
         price=_amount("price", read.price),
         regular_price=_amount("regular_price", read.regular_price),
         currency=currency,
-        stock=None if read.stock_quantity is None else int(read.stock_quantity),
+        stock=_stock(read.stock_quantity),
         available=read.stock_status != "outofstock",
         published=read.status == "publish",
         url=_line(read.permalink),
@@ -151,15 +158,13 @@ def order(raw: msgspec.Raw, region: str) -> Order:
         id=read.id,
         number=_line(read.number) or str(read.id),
         status=_line(read.status),
-        phone=_phone(read.billing.phone, region),
+        phone=_phone(read.billing.phone, read.billing.country or region),
         customer=_line(f"{read.billing.first_name} {read.billing.last_name}"),
         email=_line(read.billing.email or ""),
         total=_amount("total", read.total) or "0",
         currency=_line(read.currency),
         items=tuple(
-            Item(
-                _line(text_of(item.name or "")), int(item.quantity), _amount("total of an item", item.total) or "0"
-            )
+            Item(_line(text_of(item.name or "")), item.quantity, _amount("total of an item", item.total) or "0")
             for item in read.line_items[:MOST_ITEMS]
         ),
         created_ms=_ms("date_created_gmt", read.date_created_gmt) if read.date_created_gmt else modified,
@@ -174,6 +179,14 @@ def name_of(raw: msgspec.Raw) -> str:
         return str(_named(raw).id)
     except (ValueError, RecursionError):
         return "without id"
+
+
+def modified_ms(raw: msgspec.Raw) -> int | None:
+    """When a record was modified, though it may not be one that can be read; None where that cannot be told."""
+    try:
+        return _ms("date_modified_gmt", _dated(raw).date_modified_gmt)
+    except (ValueError, RecursionError, BadRecord):
+        return None
 
 
 def _decoded(decode: Callable[[msgspec.Raw], Read], raw: msgspec.Raw) -> Read:
@@ -194,6 +207,13 @@ def _amount(name: str, written: str) -> str | None:
     if not amount.is_finite() or amount.adjusted() >= MOST_DIGITS or amount.as_tuple().exponent < -MOST_DIGITS:  # type: ignore[operator]
         raise BadRecord(f"its {name} is {written[:40]!r}, which is no amount")
     return f"{amount:f}"
+
+
+def _stock(count: float | None) -> int | None:
+    """Raises BadRecord."""
+    if count is not None and abs(count) > MOST_STOCK:
+        raise BadRecord(f"its stock_quantity is {count:g}")
+    return None if count is None else int(count)
 
 
 def _ms(name: str, written: str | None) -> int:

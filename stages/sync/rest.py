@@ -74,12 +74,12 @@ class WordPress:
     twice here. Errors are ShopError's."""
 
     def __init__(self, timeout: float = 30.0) -> None:
-        self._timeout = timeout
+        self.timeout = timeout
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, limit_per_host=4),
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            timeout=aiohttp.ClientTimeout(total=self.timeout),
             cookie_jar=aiohttp.DummyCookieJar(),  # tenants share the connections
             auto_decompress=False,  # what would be unpacked could be any size
             headers={"Accept-Encoding": "identity", "Accept": "application/json"},
@@ -99,25 +99,25 @@ class WordPress:
         pages, total = headers.get("X-WP-TotalPages", ""), headers.get("X-WP-Total", "")
         if not (pages.isdecimal() and total.isdecimal()):
             raise ShopAway(f"{_named(shop)} did not say how many pages of {path} there are")
-        return Page(_read(shop, body, list[msgspec.Raw]), int(pages), int(total))
+        return Page(read(shop, body, list[msgspec.Raw]), int(pages), int(total))
 
     async def get(self, shop: Shop, path: str, query: Mapping[str, str], kind: type[T]) -> T:
         """One record."""
         _, body = await self._call("GET", shop, path, query)
-        return _read(shop, body, kind)
+        return read(shop, body, kind)
 
     async def post(self, shop: Shop, path: str, record: object, kind: type[T]) -> T:
         """Create or change something; the answer."""
         payload = aiohttp.BytesPayload(msgspec.json.encode(record), content_type="application/json")
         _, body = await self._call("POST", shop, path, {}, payload)
-        return _read(shop, body, kind)
+        return read(shop, body, kind)
 
     async def upload(self, shop: Shop, path: str, query: Mapping[str, str], file: File, kind: type[T]) -> T:
         """Put a file there; the answer."""
         payload = aiohttp.BytesPayload(file.content, content_type=file.kind)
         payload.set_content_disposition("attachment", filename=file.name)
         _, body = await self._call("POST", shop, path, query, payload)
-        return _read(shop, body, kind)
+        return read(shop, body, kind)
 
     async def _call(
         self, method: str, shop: Shop, path: str, query: Mapping[str, str], payload: aiohttp.Payload | None = None
@@ -131,7 +131,7 @@ class WordPress:
                     return answer.headers, await _body(shop, answer, ANSWER_LIMIT)
                 await _refuse(shop, answer)
         except TimeoutError:
-            raise ShopAway(f"{_named(shop)} did not answer within {self._timeout:g} s") from None
+            raise ShopAway(f"{_named(shop)} did not answer within {self.timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:  # its text may have the request in it
             raise ShopAway(f"cannot reach {_named(shop)}: {type(error).__name__}") from None
 
@@ -155,9 +155,7 @@ def _is_here(host: str) -> bool:
 
 def _address(shop: Shop, path: str) -> URL:
     if why := usable(shop.url):
-        raise ShopClosed(
-            f"{_named(shop)} is at {shop.url!r}, which is no good: {why}; see the setting sync.shops.{shop.tenant}"
-        )
+        raise ShopClosed(f"the url of {_named(shop)} is no good: {why}; see the setting sync.shops.{shop.tenant}")
     return URL(f"{shop.url.rstrip('/')}/wp-json/{path}")
 
 
@@ -182,7 +180,8 @@ async def _body(shop: Shop, answer: aiohttp.ClientResponse, limit: int) -> bytes
         raise ShopAway(f"an answer of {_named(shop)} is {error}") from None
 
 
-def _read(shop: Shop, body: bytes, kind: type[T]) -> T:
+def read(shop: Shop, body: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Raises ShopAway where it is none."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (ValueError, RecursionError):  # a plugin that prints warnings in front of it, say

@@ -183,7 +183,8 @@ class ShopStore:
         """Delete what a full pull did not meet; how many. To be called when it has met all there is."""
         table, swept = TABLES[pull.kind], 0
         gone = select(table.c.id).where(table.c.tenant == pull.tenant, table.c.seen_ms < pull.full_began_ms)
-        some = delete(table).where(table.c.tenant == pull.tenant, table.c.id.in_(gone.limit(SWEPT)))
+        unseen = table.c.seen_ms < pull.full_began_ms  # once more: a webhook may come meanwhile
+        some = delete(table).where(table.c.tenant == pull.tenant, table.c.id.in_(gone.limit(SWEPT)), unseen)
         while True:
             async with self._database.transaction() as connection:
                 await self._put_on(connection, pull)
@@ -229,13 +230,6 @@ class ShopStore:
         here = orders.c.tenant == tenant, orders.c.phone == phone
         latest = orders.c.created_ms.desc(), orders.c.id.desc()
         return await self._orders(select(orders).where(*here).order_by(*latest).limit(limit))
-
-    async def order(self, tenant: str, number: str) -> Order | None:
-        """An order by the number that the shop shows its customer."""
-        found = await self._orders(
-            select(orders).where(orders.c.tenant == tenant, orders.c.number == number).limit(1)
-        )
-        return found[0] if found else None
 
     async def products_named(self, tenant: str, words: Sequence[str], limit: int) -> list[Product]:
         """Published products that have any of these words in their name, those with the most of them first."""

@@ -207,6 +207,38 @@ async def test_a_bad_record_is_named_and_the_others_are_kept(desk: Desk) -> None
     assert await desk.count() == 198
 
 
+async def test_pages_without_a_record_that_can_be_kept_are_gone_through_once(desk: Desk) -> None:
+    for number in range(1, 301):
+        desk.shop.product(number, LONG_AGO + number * HOUR, price="1,50")
+    desk.shop.product(301, LONG_AGO + 301 * HOUR, stock_quantity=1e20)
+    desk.shop.product(302, LONG_AGO + 302 * HOUR)
+    told = await desk.pull()
+    assert (told.kept, told.bad) == (1, 304), "a page begins with what the last one ended with"
+    assert len(desk.shop.asked) < 10
+    assert await desk.count() == 1
+
+
+async def test_a_page_of_which_nobody_knows_when_ends_the_pull(desk: Desk) -> None:
+    for number in range(1, 301):
+        desk.shop.product(number, LONG_AGO + number)
+        desk.shop.products.records[number]["date_modified_gmt"] = None
+    with pytest.raises(Permanent, match="does not say when"):
+        await desk.pull()
+    assert len(desk.shop.asked) < 5
+
+
+async def test_what_a_shop_refuses_is_told_once(desk: Desk) -> None:
+    async def older(request: web.Request) -> web.Response | None:
+        if request.query.get("orderby") != "modified":
+            return None
+        return problem(400, "rest_invalid_param", "Invalid parameter(s): orderby")
+
+    desk.shop.before = older
+    with pytest.raises(Permanent, match="orderby"):
+        await desk.pull()
+    assert "left alone: " in (await desk.pull()).state
+
+
 async def test_a_shop_that_is_away_is_left_alone_longer_each_time(desk: Desk) -> None:
     desk.shop.product(1, LONG_AGO)
 
@@ -271,8 +303,7 @@ async def test_orders_have_what_the_chat_needs(desk: Desk) -> None:
     desk.shop.order(42, time.time(), date_paid_gmt="2026-11-23T10:00:00")
     assert (await desk.pull(orders_feed("BR"))).kept == 2
     assert await desk.count(orders) == 2
-    order = await desk.store.order("padaria", "42")
-    assert order
+    order, _ = await desk.store.orders_of("padaria", "+5511987654321", 5)
     assert (order.status, order.total, order.currency, order.paid_ms) == (
         "processing",
         "25.00",

@@ -18,7 +18,8 @@ from stages.conversation.store import ConversationStore
 from stages.jobs import Attachment, Incoming, ProcessConversation, Proof, PushOrder
 from stages.ports import Message
 from stages.store import Database
-from stages.sync.proof import TRIES, ProofHandler
+from stages.sync import proof
+from stages.sync.proof import ProofHandler
 from stages.sync.records import Item, Order, Product
 from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
@@ -137,6 +138,17 @@ async def test_a_status_that_a_plugin_brought_is_said_as_it_is_called(
     assert await reply(answers, "Cadê meu pedido?") == "Pedido 7 (R$ 1.234,50): out for delivery."
 
 
+@pytest.mark.parametrize("text", ["Paguei o valor do bolo por pix", "Pix do pedido enviado"])
+async def test_who_has_paid_is_thanked(store: ShopStore, answers: ShopAnswers, text: str) -> None:
+    await has(store, order(7, "pending"), product(1, "Bolo"))
+    assert await reply(answers, text) == RULES["pt"][0].answer
+
+
+async def test_an_order_that_was_just_made_is_asked_for(store: ShopStore, answers: ShopAnswers) -> None:
+    await has(store, order(7))
+    assert "Pedido 7" in await reply(answers, "Cadê o pedido que acabei de fazer?")
+
+
 @pytest.mark.parametrize("text", ["Quero um pedido de duas pizzas", "Quando posso fazer um pedido?"])
 async def test_who_wants_to_order_is_not_told_of_orders(store: ShopStore, answers: ShopAnswers, text: str) -> None:
     await has(store, order(7))
@@ -177,7 +189,15 @@ async def test_several_that_fit_are_told_a_few_of(store: ShopStore, answers: Sho
     assert len((await reply(answers, "Quanto custa um bolo?")).splitlines()) == 6
 
 
-@pytest.mark.parametrize("text", ["Quanto custa uma bicicleta?", "Quanto custa?", "Quanto custa " + "x" * 5_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Quanto custa uma bicicleta?",
+        "Quanto custa uma bicicleta de cenoura?",
+        "Quanto custa?",
+        "Quanto custa " + "x" * 5_000,
+    ],
+)
 async def test_of_what_is_unknown_a_rule_says_that_somebody_looks(
     store: ShopStore, answers: ShopAnswers, text: str
 ) -> None:
@@ -281,17 +301,19 @@ async def test_of_several_orders_it_is_the_one_that_is_named_or_the_latest(
 
 
 @pytest.mark.parametrize(
-    ("text", "caption", "kind", "status"),
+    ("text", "caption", "kind", "known"),
     [
-        ("[image] um bolo como este", "um bolo como este", "image", "pending"),
-        ("[image]", "", "image", "completed"),
-        ("paguei", "", None, "pending"),
+        ("[image] um bolo como este", "um bolo como este", "image", [order(7, "pending")]),
+        ("[image]", "", "image", [order(7, "completed")]),
+        ("[image]", "", "image", [order(7, "pending", created_ms=NOW - 15 * 86_400_000)]),
+        ("[image]", "", "image", [order(7, "failed"), order(8, "completed")]),
+        ("paguei", "", None, [order(7, "pending")]),
     ],
 )
 async def test_what_is_no_proof_is_answered_like_a_text(
-    store: ShopStore, counter: Counter, text: str, caption: str, kind: Any, status: str
+    store: ShopStore, counter: Counter, text: str, caption: str, kind: Any, known: list[Order]
 ) -> None:
-    await has(store, order(7, status))
+    await has(store, *known)
     assert await counter.get(text, caption, kind=kind) in (UNSURE["pt"], RULES["pt"][0].answer)
     assert counter.added == []
 
@@ -321,9 +343,9 @@ class Keeper:
         self.address = Address("padaria", shop.url, KEY, SECRET, USER, PASSWORD)
         self.wordpress = wordpress
 
-    async def keep(self, proof: Proof = PROOF, attempt: int = 1) -> PushOrder:
+    async def keep(self, proof: Proof = PROOF) -> PushOrder:
         handler = ProofHandler({"padaria": self.address}, self.wordpress, self.store, self.files, "on-hold")
-        done = await handler(context_of("proof", proof, tenant="padaria", attempt=attempt), proof)
+        done = await handler(context_of("proof", proof, tenant="padaria"), proof)
         assert isinstance(done, Done)
         (job,) = done.forward
         assert (job.stage, job.tenant) == ("push-order", "padaria")
@@ -367,11 +389,12 @@ async def test_a_file_that_cannot_be_kept_leaves_a_note(keeper: Keeper, content:
     assert pushed.status == "on-hold"
 
 
-async def test_whatsapp_may_be_away_for_a_while(keeper: Keeper) -> None:
+async def test_whatsapp_may_be_away_for_a_while(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper.files = Files(ConnectionError("away"))
-    with pytest.raises(ConnectionError):
+    with pytest.raises(RetryLater, match="away"):
         await keeper.keep()
-    pushed = await keeper.keep(attempt=TRIES)
+    monkeypatch.setattr(proof, "PATIENCE", 0)
+    pushed = await keeper.keep()
     assert pushed.note.endswith("O arquivo não pôde ser guardado: away")
 
 
@@ -387,10 +410,21 @@ async def test_without_a_login_for_wordpress_there_is_only_a_note(keeper: Keeper
     assert "Arquivo" not in pushed.note
 
 
-async def test_whose_proof_is_not_certain_changes_no_status(keeper: Keeper) -> None:
+async def test_a_caption_is_no_html_to_the_shops_people(keeper: Keeper) -> None:
+    caption = '<a href="https://evil.example">Aprovar</a> pix'
+    attachment = msgspec.structs.replace(PROOF.attachment, caption=caption)
+    pushed = await keeper.keep(msgspec.structs.replace(PROOF, attachment=attachment))
+    assert "<" not in pushed.note
+    assert "Aprovar" in pushed.note
+
+
+async def test_whose_proof_is_not_certain_changes_no_status(keeper: Keeper, store: ShopStore) -> None:
+    await has(store, order(7, "pending"))
     pushed = await keeper.keep(msgspec.structs.replace(PROOF, others=["8", "9"]))
     assert pushed.status == ""
     assert pushed.note.endswith("Pode ser também de: 8, 9.")
+    (known,) = await store.orders_of("padaria", f"+{ANA}", 1)
+    assert known.proof_url == "", "nor is its vendor told that it was paid so"
 
 
 async def test_a_shop_that_is_away_gets_its_proof_later(keeper: Keeper) -> None:

@@ -5,8 +5,9 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from decimal import Decimal
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -19,15 +20,17 @@ from api.adapters import Adapters
 from api.app import build_app
 from api.root import connector
 from pipeline import Bury, Context, Job, JobId, Permanent, Retry, RetryLater
-from stages.jobs import Changed, PushOrder, SendVendor
+from stages.jobs import Changed, OrderItem, PushOrder, SendVendor
+from stages.notification.send import Addressed
 from stages.store import Database
+from stages.sync import errors
 from stages.sync.changed import ChangedHandler
 from stages.sync.paid import Paid
 from stages.sync.pull import PRODUCTS, orders_feed
 from stages.sync.push import PushHandler
 from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
-from stages.sync.store import ShopStore
+from stages.sync.store import ShopStore, pulls
 from tests.desk import Client, WithSettings
 from tests.support import context_of
 from tests.woocommerce import KEY, SECRET, Shop, gmt, problem
@@ -42,12 +45,15 @@ class Desk:
         self.shop, self.store = shop, ShopStore(database)
         shops = {"padaria": Address("padaria", shop.url, KEY, SECRET)}
         feeds = {"products": PRODUCTS, "orders": orders_feed("BR")}
-        self.refusing = ""
+        self.refusing, self.database = "", database
+        self.checked: Callable[[str, SendVendor], SendVendor] | None = None
         self.changed = ChangedHandler(feeds, shops, wordpress, self.store, Paid(self.store, self._check))
         self.push = PushHandler(shops, wordpress)
         self.added: list[Job] = []
 
     def _check(self, tenant: str, payload: SendVendor) -> SendVendor:
+        if self.checked:
+            return self.checked(tenant, payload)
         if self.refusing:
             raise ValueError(self.refusing)
         return payload
@@ -111,6 +117,36 @@ async def test_a_shop_that_is_away_is_asked_later_and_a_closed_one_not(desk: Des
         await desk.change("orders", 1)
 
 
+async def test_a_shop_that_stays_away_is_asked_more_and_more_seldom(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: web.Request) -> web.Response:
+        return problem(502, "bad", "Bad gateway")
+
+    desk.shop.before = away
+    ctx, pauses = desk.context(), []
+    for age in (0, 10, 60, 86_400):  # s; trying later is no try that counts
+        monkeypatch.setattr(errors, "now_ms", lambda age=age: ctx.enqueued_ms + age * 1000)
+        with pytest.raises(RetryLater) as told:
+            await desk.changed(ctx, Changed("orders", 1))
+        pauses.append(told.value.seconds)
+    assert pauses == [2, 5, 30, 900]
+
+
+async def test_a_draft_of_the_checkout_is_no_order(desk: Desk) -> None:
+    desk.shop.order(7, time.time(), status="checkout-draft")
+    assert await desk.change("orders", 7) == "gone"
+    assert await desk.store.orders_of("padaria", "+5511987654321", 5) == []
+
+
+async def test_a_number_is_of_the_country_that_the_customer_lives_in(desk: Desk) -> None:
+    billing = {"first_name": "Luz", "phone": "51987654321", "country": "PE"}
+    desk.shop.order(7, time.time(), billing=billing)
+    await desk.change("orders", 7)
+    assert await desk.store.orders_of("padaria", "+5551987654321", 5) == []
+    assert len(await desk.store.orders_of("padaria", "+51987654321", 5)) == 1
+
+
 # ── paid orders ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -138,6 +174,42 @@ async def test_nobody_is_told_of_what_was_paid_long_ago_or_is_undone(desk: Desk)
     for number in (1, 2, 3):
         await desk.change("orders", number)
     assert desk.added == []
+
+
+async def test_an_order_that_comes_back_is_not_told_of_again(desk: Desk) -> None:
+    pull = await desk.store.begin("padaria", "orders", "job 1")
+    await desk.store.end(pull)
+    await desk.database.write(pulls.update().values(began_ms=0))
+    desk.shop.order(7, time.time(), date_paid_gmt=gmt(time.time() - 6 * 86_400))
+    await desk.change("orders", 7)
+    assert desk.added == [], "the server knows ids for a week"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"billing": {"phone": "ligue"}}, {"client_phone": "ligue"}),
+        ({"billing": {}}, {"client_phone": "-"}),
+        ({"currency": "POINTS"}, {"currency": "XXX"}),
+        (
+            {"line_items": [{"name": "Queijo", "quantity": 0.5, "total": "20.00"}]},
+            {"items": [OrderItem("0.5 x Queijo", 1, Decimal("20.00"))]},
+        ),
+        (
+            {"line_items": [{"name": "Desconto", "quantity": 1, "total": "-5.00"}]},
+            {"items": [OrderItem("Desconto", 1, None)]},
+        ),
+    ],
+)
+async def test_an_odd_order_is_told_of_all_the_same(
+    desk: Desk, fields: dict[str, Any], told: dict[str, Any]
+) -> None:
+    addressed = Addressed("BR", {"padaria": "+5511912345678"})
+    desk.checked = addressed.paid
+    desk.shop.order(7, time.time(), date_paid_gmt=gmt(time.time()), **fields)
+    await desk.change("orders", 7)
+    (job,) = desk.added
+    assert {name: getattr(job.payload, name) for name in told} == told
 
 
 async def test_one_whose_adding_failed_is_told_of_the_next_time(
@@ -189,6 +261,19 @@ async def test_an_order_that_went_on_meanwhile_stays_as_it_is(desk: Desk) -> Non
     assert desk.shop.orders.records[1]["status"] == "completed"
 
 
+async def test_an_order_that_is_paid_while_its_note_is_written_stays_paid(desk: Desk) -> None:
+    desk.shop.order(1, time.time(), status="pending")
+
+    async def pays(request: web.Request) -> None:
+        if request.method == "POST" and request.path.endswith("/notes"):
+            desk.shop.order(1, time.time(), status="processing")
+
+    desk.shop.before = pays
+    wanted = PushOrder(1, note="Comprovante", status="on-hold", unless=["processing"])
+    assert await desk.pushed(wanted) == [{"status": "processing"}]
+    assert desk.shop.orders.records[1]["status"] == "processing"
+
+
 async def test_one_bad_order_holds_up_no_other(desk: Desk) -> None:
     for number in (1, 2):
         desk.shop.order(number, time.time(), status="pending")
@@ -198,7 +283,7 @@ async def test_one_bad_order_holds_up_no_other(desk: Desk) -> None:
     assert isinstance(unknown, Bury)
     assert "no order 99" in unknown.reason
     assert isinstance(bad, Bury)
-    assert "rest_invalid_param" in bad.reason
+    assert "no status 'no-such'" in bad.reason
     assert good == {"status": "on-hold"}
 
 
@@ -268,6 +353,11 @@ async def test_what_the_shop_has_not_signed_is_refused(client: Client, given: di
     body = b'{"id": 1}'
     other = await client.post("/webhooks/woocommerce/farmacia", data=body, headers=headers(body, **given))
     assert other.status == 401, "nor is it told which tenants have a shop"
+
+
+async def test_what_changed_in_the_same_second_is_all_looked_at(client: Client) -> None:
+    answers = [await told(client, b'{"id": %d}' % number, delivery="of this second") for number in (7, 8)]
+    assert len({answer["jobId"] for _, answer in answers}) == 2
 
 
 async def test_other_topics_and_pings_are_taken_and_left_aside(client: Client) -> None:
