@@ -49,6 +49,7 @@ class Watching(RuleResponder):
     """Answers as the rules do, and remembers in which order it was asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: list[tuple[str, str]] = []
 
     async def reply(self, history: Sequence[Message]) -> str:
@@ -86,11 +87,14 @@ class Conversing:
         worker = Worker(lambda: Broker(self._url, self._pipeline), [self._pipeline.stage(STAGE)])
         stop, started = asyncio.Event(), time.perf_counter()
         running = asyncio.create_task(worker.run(stop))
-        while worker.settler.counts["settled"] < jobs:
+        counts = worker.settler.counts
+        while counts["settled"] + counts["buried"] < jobs:
             await asyncio.sleep(0.001)
         took = time.perf_counter() - started
         stop.set()
         await running
+        if counts["buried"]:
+            raise RuntimeError(f"{counts['buried']} of {jobs} messages could not be answered")
         return took
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.scenarios import big_backlog, cold_start, idle
+from benchmarks.scenarios import big_backlog, cold_start, idle, order
 
 pytestmark = pytest.mark.integration
 
@@ -29,6 +29,12 @@ def test_an_idle_worker_takes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < figures["redis_commands_per_second"] < 100
     assert 5 < figures["memory_mb"] < 500
     assert figures["server_cpu_seconds_per_hour"] > 0
+
+
+def test_the_messages_of_chats_are_answered_in_order() -> None:
+    figures = order.measure(messages=30, burst=3, rounds=1).figures
+    assert figures["ordered_overtaken"] < 0.3
+    assert min(value for name, value in figures.items() if "_per_second" in name) > 1
 
 
 def test_a_cold_worker_comes_to_its_first_job() -> None:
