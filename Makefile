@@ -22,10 +22,11 @@ run: setup
 demo: setup
 	$(BIN)/riacho demo
 
-# Whole files at a time: most of them wait more than they work, and share a server, or a model. In the order of the
-# rooms: the long ones are in acceptance and faults, and would else be what is waited for at the end.
+# Whole files at a time, which share a server, or a model. Three, also on two cores: most of them wait more than they
+# work. In the order of the rooms: the long ones are in acceptance and faults, and would else be what is waited for at
+# the end.
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

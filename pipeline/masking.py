@@ -64,20 +64,22 @@ _NUMERIC = "|".join(
         r"[0-2]\d:[0-5]\d:[0-6]\d(?:[.,]\d{1,9})?(?!\d)",
         # Milliseconds since the epoch, as they also begin a stream's ids: the numbers of country 1 have 11 digits.
         r"1\d{12}(?:-\d{1,9})?(?!\d)",
-        r"1[6-9]\d{8}(?:\.\d{1,9})?(?!\d)",  # seconds since the epoch
         r"20\d{12}(?!\d)",  # 20261123153615: the numbers of country 20 have 12
         r"0\.\d+(?![\d.])",
         r"\d{1,3}(?:,\d{3})+(?!\d)",
         r"\d{10,15}(?= ?(?:bytes|[KMGT]?i?B)\b)",
     )
 )
-_KEPT = rf"{_HEXADECIMAL}|(?<![\d+\uff0b])(?=\d)(?:{_NUMERIC})"
+_SECONDS = r"1[6-9]\d{8}(?:\.\d{1,9})?(?!\d)"  # since the epoch
+_ALONE = r"(?<![\d+\uff0b])(?=\d)"
+_KEPT = rf"{_HEXADECIMAL}|{_ALONE}(?:{_NUMERIC})"
 _BETWEEN = (
     r"(?:[ \t\u00a0\u2000-\u200f\u2010-\u2015\u202f\u2060\ufeff()-]"
     r"|%(?:20|28|29|2D)|\\xa0|\\u(?:20[0-6]|feff)[0-9a-f]?){1,6}"
 )
 _DIGITS = re.compile(
-    rf"(?P<kept>{_KEPT}|wamid\.#{_HEX}{{8}})"
+    # Seconds only where nothing is in front: 55 1698765432 is a phone in Brazil.
+    rf"(?P<kept>{_KEPT}|{_ALONE}(?:{_SECONDS})|wamid\.#{_HEX}{{8}})"
     rf"|(?P<plus>[+\uff0b]\(?|%2B|(?<!\d)00(?=[1-9]))?(?P<number>\d+(?:{_BETWEEN}(?!{_KEPT})\d+)*+)"
 )
 _BETWEEN_DIGITS = re.compile(_BETWEEN)

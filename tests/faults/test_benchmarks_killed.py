@@ -45,6 +45,7 @@ class Run:
                 cwd=folder,
                 env=os.environ | variables,
                 start_new_session=True,
+                preexec_fn=_heeding_ctrl_c,  # noqa: PLW1509 - nothing of ours runs in threads yet
                 stdout=output,
                 stderr=output,
             )
@@ -86,6 +87,11 @@ def running(peers: str) -> Iterator[Run]:
             yield run
         finally:
             run.end()
+
+
+def _heeding_ctrl_c() -> None:
+    """What a shell starts in the background has it ignored, and so has all that is started by that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def killed(process: "subprocess.Popen[bytes]") -> None:

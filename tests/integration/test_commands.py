@@ -14,7 +14,7 @@ from tests.commands import Command, call
 pytestmark = pytest.mark.integration
 
 CLEANING = ("tts-cache", "conversations", "logs", "stats", "health")
-SYNCING = ("products", "orders", "changed", "push-order")
+SYNCING = ("products", "orders", "changed", "push-order", "proof")
 SEND = ("enqueue", "notification", "send-client")
 PAYLOAD = '{"to": "5511987654321", "text": "Olá!"}'
 

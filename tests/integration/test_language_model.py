@@ -226,7 +226,7 @@ async def test_when_the_tries_are_used_up_the_rules_answer(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     model.behaviours = [passing(model)[failure]]
-    assert await ask(model, timeout=0.2, attempts=1) == FROM_RULES
+    assert await ask(model, timeout=1.0, attempts=1) == FROM_RULES
     assert len(model.asked) == 1
     assert warning(caplog).startswith("the rules answer in place of the language model small: ")
 
