@@ -19,6 +19,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from api.adapters import Adapters
 from api.app import build_app
 from api.root import connector
+from api.shops import ShopUnusable
 from pipeline import Bury, Context, Job, JobId, Permanent, Retry, RetryLater
 from stages.jobs import Changed, OrderItem, PushOrder, SendVendor
 from stages.notification.send import Addressed
@@ -131,6 +132,13 @@ async def test_a_shop_that_stays_away_is_asked_more_and_more_seldom(
             await desk.changed(ctx, Changed("orders", 1))
         pauses.append(told.value.seconds)
     assert pauses == [2, 5, 30, 900]
+
+
+def test_an_address_with_a_login_in_it_is_refused_and_not_shown(settings: WithSettings) -> None:
+    mine = settings(sync={"shops": {"padaria": {"url": "https://ck_1:cs_2@shop.example"}}})
+    with pytest.raises(ShopUnusable, match=r"sync\.shops\.padaria\.url is no good") as told:
+        Adapters(mine)
+    assert "cs_2" not in str(told.value)
 
 
 async def test_a_draft_of_the_checkout_is_no_order(desk: Desk) -> None:
