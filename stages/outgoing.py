@@ -14,6 +14,23 @@ CLIENT_ERROR = 400
 CHUNK = 65_536  # bytes
 
 
+def session(
+    peer: str, timeout: aiohttp.ClientTimeout, connector: aiohttp.BaseConnector, accept: str = "*/*"
+) -> aiohttp.ClientSession:
+    """To ask for several tenants, with a span for each request. What one is answered sets nothing for the next
+    (cookies), nothing is unpacked (it could be any size), and no proxy that nobody named sees keys, or connects
+    for us."""
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity", "Accept": accept},
+        trust_env=False,
+        trace_configs=traced(peer),
+    )
+
+
 class TooLarge(Exception):
     """What comes is more than may come."""
 

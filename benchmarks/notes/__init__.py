@@ -1,11 +1,12 @@
 """The voice notes of this folder, what is said in them, and how a transcript is compared with it."""
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+
+from stages.words import folded
 
 FOLDER = Path(__file__).parent
 
@@ -51,5 +52,4 @@ def _wrong(reference: str, heard: str) -> tuple[int, int]:
 
 def _words(text: str) -> list[str]:
     """In lower case, without accents and punctuation."""
-    letters = unicodedata.normalize("NFKD", text.casefold())
-    return re.findall(r"\w+", "".join(c for c in letters if not unicodedata.combining(c)))
+    return re.findall(r"\w+", folded(text))

@@ -1,11 +1,11 @@
 """The default Responder: a few rules in Portuguese, English and Spanish."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from stages.ports import Message
+from stages.words import folded
 
 
 class Rule(NamedTuple):
@@ -100,9 +100,8 @@ def language_of(history: Sequence[Message]) -> str:
 
 def plain(text: str) -> str:
     """Lower case, without accents and punctuation."""
-    straight = text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")  # what telephones type
-    letters = unicodedata.normalize("NFKD", straight)
-    return " ".join(re.findall(r"[\w']+", "".join(c for c in letters if not unicodedata.combining(c))))
+    straight = text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")  # what telephones type
+    return " ".join(re.findall(r"[\w']+", folded(straight)))
 
 
 def _language(text: str) -> str | None:

@@ -11,7 +11,8 @@ from stages.money import money
 from stages.notification.phone import normalised
 from stages.ports import Message
 from stages.sync.records import Order, Product
-from stages.sync.store import ShopStore, words_of
+from stages.sync.store import ShopStore
+from stages.words import words_of
 
 FAILED = "failed"  # its customer may have ordered anew, and paid that
 UNPAID = {"pending", "on-hold", FAILED}

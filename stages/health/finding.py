@@ -13,6 +13,7 @@ from pipeline import RiachoError
 T = TypeVar("T")
 
 MOST_HANGING = 3  # threads of one name
+MOST_THINGS, AT_ONCE = 50, 10  # of one kind that are looked at
 
 State = Literal["ok", "warning", "failed"]
 
@@ -60,6 +61,21 @@ async def aside(name: str, look: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name=thread_name, daemon=True).start()
     return await answer
+
+
+async def each_of(
+    name: str, things: str, known: Sequence[T], look: Callable[[T], Awaitable[Finding]]
+) -> list[Finding]:
+    """What is found of each of the first 50, some at a time; before them, how many these are."""
+    looked_at, slots = known[:MOST_THINGS], asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(thing: T) -> Finding:
+        async with slots:
+            return await look(thing)
+
+    found = await asyncio.gather(*map(in_turn, looked_at))
+    more = "" if len(looked_at) == len(known) else f"; only {MOST_THINGS} of {len(known)} are looked at"
+    return [Finding(name, "ok", f"{things} to ask: {len(looked_at)}{more}"), *found]
 
 
 async def examine(checks: Sequence[Check]) -> list[Finding]:

@@ -1,17 +1,15 @@
 """Checks of who talks to the outside: numbers at WhatsApp, the mail server."""
 
-import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from stages.health.finding import Finding
+from stages.health.finding import Finding, each_of
 from stages.notification.cloud_api import CloudApi, Sender
 from stages.notification.email import Email
 from stages.notification.errors import NotSent, OutcomeUnknown, Refused, SenderPaused
 
-MOST = 50  # senders
-AT_ONCE = 10
 PATIENCE = 5.0  # seconds for one
 PAUSED = "see whatsapp.access_token, phone_number_id and senders, and the number's state at Meta"
 
@@ -25,19 +23,15 @@ class WhatsAppCheck(msgspec.Struct, frozen=True):
     async def __call__(self) -> Sequence[Finding]:
         if self.outbox:
             return [Finding("whatsapp", "ok", "no number is asked: messages go to the outbox")]
-        looked_at = list(self.senders.items())[:MOST]
-        slots = asyncio.Semaphore(AT_ONCE)
         async with CloudApi(PATIENCE) as api:
-            found = await asyncio.gather(*(_of_sender(api, slots, *each) for each in looked_at))
-        more = "" if len(looked_at) == len(self.senders) else f"; only {MOST} of {len(self.senders)} are looked at"
-        return [Finding("whatsapp", "ok", f"numbers to ask: {len(looked_at)}{more}"), *found]
+            look = functools.partial(_of_sender, api)
+            return await each_of("whatsapp", "numbers", list(self.senders.items()), look)
 
 
-async def _of_sender(api: CloudApi, slots: asyncio.Semaphore, name: str, sender: Sender) -> Finding:
-    name = f"whatsapp.{name}"
+async def _of_sender(api: CloudApi, known: tuple[str, Sender]) -> Finding:
+    name, sender = f"whatsapp.{known[0]}", known[1]
     try:
-        async with slots:
-            await api.check(sender)
+        await api.check(sender)
     except (SenderPaused, Refused) as error:
         return Finding(name, "failed", str(error), PAUSED)
     except (NotSent, OutcomeUnknown) as error:

@@ -17,7 +17,7 @@ from pipeline import metrics
 from stages.notification.codes import error_of, shown
 from stages.notification.errors import NotSent, OutcomeUnknown, Retryable, SenderPaused
 from stages.notification.phone import is_user_id
-from stages.outgoing import TooLarge, body_of, traced
+from stages.outgoing import TooLarge, body_of, session
 
 ANSWER_LIMIT = 65_536  # bytes
 CONNECTIONS = 64
@@ -151,16 +151,9 @@ class CloudApi:
         self._few = metrics.Few()
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
-            # Connecting has a shorter limit of its own: when that is over, the request is known not to be out.
-            timeout=aiohttp.ClientTimeout(total=self._timeout, connect=self._timeout / 2),
-            cookie_jar=aiohttp.DummyCookieJar(),  # tenants share the connections
-            auto_decompress=False,  # what would be unpacked could be any size
-            headers={"Accept-Encoding": "identity"},
-            trust_env=False,  # no token to a proxy that nobody named
-            trace_configs=traced("whatsapp"),
-        )
+        # Connecting has a shorter limit of its own: when that is over, the request is known not to be out.
+        timeout = aiohttp.ClientTimeout(total=self._timeout, connect=self._timeout / 2)
+        self._http = session("whatsapp", timeout, aiohttp.TCPConnector(limit=CONNECTIONS))
         return self
 
     async def __aexit__(

@@ -153,7 +153,7 @@ class PullHandler:
         """The records of each page, when the newest was modified, and how many pages there are after it."""
         while True:
             page = await self._page(shop, position)
-            times = list(filter(None, map(records.modified_ms, page.records)))  # of those that cannot be read, too
+            found, times = reading(page)
             if min(times, default=position) < position:
                 raise ShopClosed(
                     f"the shop of {shop.tenant!r} overlooks modified_after: it needs WooCommerce 5.8 or later"
@@ -163,12 +163,12 @@ class PullHandler:
                     f"of a whole page of {self._feed.kind} the shop does not say when they were modified"
                 )
             newest = max(times, default=position)
-            yield reading(page), newest, page.pages - 1
+            yield found, newest, page.pages - 1
             if page.pages <= 1:
                 return
             if newest == position:
                 async for page in self._of_second(shop, position):
-                    yield reading(page), position, page.pages
+                    yield reading(page)[0], position, page.pages
                 newest += SECOND
             position = newest
 
@@ -209,14 +209,17 @@ class _Reading:
     def __init__(self, feed: Feed, currency: str, told: Pulled) -> None:
         self._feed, self._currency, self._told = feed, currency, told
 
-    def __call__(self, page: Page) -> list[Product | Order]:
-        found = []
+    def __call__(self, page: Page) -> tuple[list[Product | Order], list[int]]:
+        """What can be kept; and when all were modified, those that cannot be read, too."""
+        found: list[Product | Order] = []
+        times: list[int | None] = []
         for raw in page.records:
             try:
                 found.append(self._feed.read(raw, self._currency))
             except BadRecord as error:
                 self._skip(records.name_of(raw), str(error))
-        return found
+                times.append(records.modified_ms(raw))
+        return found, [record.modified_ms for record in found] + list(filter(None, times))
 
     def _skip(self, name: str, why: str) -> None:
         self._told.bad += 1

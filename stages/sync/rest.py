@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from stages.outgoing import TooLarge, body_of, traced
+from stages.outgoing import TooLarge, body_of, session
 from stages.sync.errors import RecordRefused, RecordUnknown, ShopAway, ShopClosed, ShopError
 
 PER_PAGE = 100  # WordPress gives no more
@@ -77,15 +77,9 @@ class WordPress:
         self.timeout = timeout
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, limit_per_host=4),
-            timeout=aiohttp.ClientTimeout(total=self.timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),  # tenants share the connections
-            auto_decompress=False,  # what would be unpacked could be any size
-            headers={"Accept-Encoding": "identity", "Accept": "application/json"},
-            trust_env=False,  # no key to a proxy that nobody named
-            trace_configs=traced("shop"),
-        )
+        timeout = aiohttp.ClientTimeout(total=self.timeout)
+        connector = aiohttp.TCPConnector(limit=CONNECTIONS, limit_per_host=4)
+        self._http = session("shop", timeout, connector, "application/json")
         return self
 
     async def __aexit__(

@@ -1,6 +1,5 @@
 """What is known of the tenants' shops, in the database; and how far it has been pulled."""
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ from pipeline import RiachoError
 from pipeline.message import now_ms
 from stages.store import Bulk, Database, metadata
 from stages.sync.records import Item, Order, Product
+from stages.words import words_of
 
 products = Table(
     "products",
@@ -283,13 +283,6 @@ class _Keeping:
         once = {record.id: record for record in sorted(found, key=lambda record: record.modified_ms)}
         rows = [_row(tenant, record, seen, self._names) for _, record in sorted(once.items())]
         await connection.execute(self._insert, self._bulk.parameters(rows))
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in small letters, without accents."""
-    letters = unicodedata.normalize("NFKD", text.casefold())
-    plain = "".join(" " if not char.isalnum() else char for char in letters if not unicodedata.combining(char))
-    return plain.split()
 
 
 def _row(tenant: str, record: Product | Order, seen: int, names: Sequence[str]) -> list[Any]:

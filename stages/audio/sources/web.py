@@ -11,7 +11,7 @@ from yarl import URL
 
 from pipeline import Permanent
 from stages.audio.sources.guard import Forbidden, guarded_socket
-from stages.outgoing import traced
+from stages.outgoing import session
 
 REDIRECTS = 5
 REDIRECTED = {301, 302, 303, 307, 308}
@@ -45,16 +45,7 @@ class Web:
         await self._trusting.close()
 
     def _session(self, factory: Callable[[AddrInfoType], socket.socket] | None) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(socket_factory=factory),
-            timeout=self._timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),  # one customer's address sets nothing for the next
-            # What would be unpacked here could be any size; audio is compressed as it is.
-            auto_decompress=False,
-            headers={"Accept-Encoding": "identity"},
-            trust_env=False,  # a proxy would connect for us, unchecked
-            trace_configs=traced("media"),
-        )
+        return session("media", self._timeout, aiohttp.TCPConnector(socket_factory=factory))
 
     async def download(self, url: str, *, limit: int, login: str = "", trusted: URL | None = None) -> bytes:
         """The bytes at an address, after at most five redirects.
