@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline import Context, Job
-from stages.conversation.rules import language_of, occurs, plain
+from stages.conversation.rules import language_of, occurs, plain, topic_of
 from stages.conversation.shop import ShopAnswers, named
 from stages.jobs import ProcessConversation, Proof
 from stages.ports import Message
@@ -28,16 +28,19 @@ class Proofs:
     async def take(self, ctx: Context, job: ProcessConversation, history: Sequence[Message]) -> str:
         """The answer to the customer, once the proof is durable on its way; empty where it is none."""
         attachment, said = job.attachment, job.message
-        unpaid = await self._shop.unpaid(ctx.tenant, said.chat) if attachment else []
-        if attachment is None or not unpaid:
+        language, text = language_of(history), plain(job.text)
+        if attachment is None or topic_of(language, text) == "complaint":
             return ""
-        meant = named(unpaid, job.text)
-        if attachment.caption and not meant and not occurs(PAYING, plain(job.text)):
+        unpaid = await self._shop.unpaid(ctx.tenant, said.chat)
+        meant = named(unpaid.all, job.text)
+        if attachment.caption and not meant and not occurs(PAYING, text):
             return ""
-        order, *others = meant or unpaid
+        if not (meant or unpaid.likely):
+            return ""
+        order, *others = meant or unpaid.likely
         unsure = [] if meant else [other.number for other in others]
         proof = Proof(order=order.id, chat=said.chat, attachment=attachment, others=unsure)
         # By the chat, not by the order: which that is may have changed where this job comes again.
         place, once = f"{ctx.tenant}:{said.chat}", f"proof:{ctx.tenant}:{said.chat}:{said.id}"
         await ctx.add(Job(stage="proof", payload=proof, tenant=ctx.tenant, key=place, dedup=once))
-        return RECEIVED[language_of(history)].format(number=order.number)
+        return RECEIVED[language].format(number=order.number)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from pipeline.message import now_ms
-from stages.conversation.rules import MARKS, RULES, occurs, plain
+from stages.conversation.rules import MARKS, RULES, Topic, occurs, plain, topic_of
 from stages.money import money
 from stages.notification.phone import normalised
 from stages.ports import Message
@@ -14,13 +14,26 @@ from stages.sync.records import Order, Product
 from stages.sync.store import ShopStore
 from stages.words import words_of
 
-FAILED = "failed"  # its customer may have ordered anew, and paid that
+FAILED = "failed"
 UNPAID = {"pending", "on-hold", FAILED}
+ENDED = {"completed", "cancelled", "refunded", FAILED}
 PAYABLE = 14 * 86_400_000  # ms after an order that a payment proof may be for it
 MOST_ORDERS = 20  # of a customer; older ones are not asked for any more
 MOST_TOLD = 3  # orders or products in one answer
 MOST_FOUND = 20
 MOST_WORDS = 12  # of a question that products are looked for by
+UNDER_WAY = 30 * 86_400_000  # ms after an order that a question without its name may be for it
+SMALL_TALK: tuple[Topic, ...] = ("order", "delivery", "hours", "thanks", "greeting")
+LEFT: set[Topic | None] = {"complaint", "human", "content"}  # topics that want more than records
+# What is asked for without something is no other product, whoever may be allergic.
+EXCLUDING = r"sem|sin|zero|vegan[oa]s?|integral|diet|light|without|vegan|free"
+
+
+class Unpaid(NamedTuple):
+    """Orders that are not paid, newest first. Who paid a later one has likely given up the earlier."""
+
+    all: list[Order]
+    likely: list[Order]
 
 
 class Wording(NamedTuple):
@@ -29,11 +42,13 @@ class Wording(NamedTuple):
     orders: str
     ordering: str  # is no question for orders that there are
     asks: str
-    prices: str
+    awaits: str  # is a question for the order under way, though it has no word for it
     stock: str
     locale: str
     order: str
     no_order: str
+    other_order: str
+    nearest: str
     no_price: str
     sold_out: str
     statuses: dict[str, str]
@@ -43,13 +58,17 @@ WORDINGS = {
     "pt": Wording(
         orders="pedidos?|encomendas?|compras?|minha entrega",
         ordering="(?:quero|queria|gostaria de|posso|podia|como|para|vou) (?:fazer|pedir|encomendar)|fazer um",
-        asks="status|situacao|andamento|rastreio|rastrear|rastreamento|cade|onde|quando|previsao|saiu|chegou|chega|"
-        "enviado|enviaram|pronto|a caminho|como (?:esta|vai|anda)",
-        prices="quanto custa|quanto custam|quanto e|quanto sai|quanto fica|quanto esta|precos?|valor|valores",
+        asks="status|situacao|andamento|rastreio|rastrear|rastreamento|cade|kd|onde|quando|previsao|saiu|chegou|chega|"
+        "enviad[oa]|enviaram|pront[oa]|a caminho|confirmad[oa]|atrasad[oa]|demora|recebi|total|quanto deu|"
+        "como (?:esta|vai|anda)|valor do meu",
+        awaits="rastreio|rastrear|rastreamento|ja saiu|saiu para entrega|quando (?:vai )?chegar?|ja enviaram|"
+        "nao (?:chegou|recebi)|a caminho",
         stock="tem|tens|vendem?|disponivel|estoque",
         locale="pt_BR",
         order="Pedido {number} ({total}): {status}.",
         no_order="Não encontrei pedidos com este número de telefone. Um atendente vai conferir e já responde.",
+        other_order="Não encontrei o pedido {number} com este número de telefone.",
+        nearest="O mais parecido que encontrei:",
         no_price="preço sob consulta",
         sold_out="esgotado",
         statuses={
@@ -65,12 +84,16 @@ WORDINGS = {
     "es": Wording(
         orders="pedidos?|encargos?|compras?|mi envio|mi entrega",
         ordering="(?:quiero|quisiera|puedo|como|para|voy a) (?:hacer|pedir|encargar)|hacer un",
-        asks="estado|seguimiento|donde|cuando|salio|llego|llega|enviado|enviaron|listo|en camino|como (?:esta|va)",
-        prices="cuanto cuesta|cuanto cuestan|cuanto vale|cuanto valen|cuanto es|precios?",
+        asks="estado|seguimiento|donde|cuando|salio|llego|llega|llegado|enviad[oa]|enviaron|list[oa]|en camino|"
+        "confirmad[oa]|demora|recibi|recibido|total|como (?:esta|va)",
+        awaits="seguimiento|rastreo|ya salio|cuando (?:va a )?llegar?|ya enviaron|no (?:ha )?llego|no ha llegado|"
+        "no (?:lo )?recibi|en camino",
         stock="tienen?|hay|venden?|disponible|existencias",
         locale="es",
         order="Pedido {number} ({total}): {status}.",
         no_order="No encontré pedidos con este número de teléfono. Alguien lo revisa y le responde enseguida.",
+        other_order="No encontré el pedido {number} con este número de teléfono.",
+        nearest="Lo más parecido que encontré:",
         no_price="precio a consultar",
         sold_out="agotado",
         statuses={
@@ -86,12 +109,16 @@ WORDINGS = {
     "en": Wording(
         orders="orders?|purchases?|my delivery|my package",
         ordering="can i order|to order|place an order",
-        asks="status|track|tracking|where|when|shipped|sent|arrived?|arriving|ready|on its way|how is",
-        prices="how much|prices?|costs?",
+        asks="status|track|tracking|where|where's|when|shipped|sent|arrived?|arriving|ready|on its way|how is|"
+        "confirmed|late|received?|total",
+        awaits="track|tracking|has it (?:shipped|been sent)|when will it arrive|(?:not|hasn't|didn't|hasnt|didnt) "
+        "arrived?|on its way",
         stock="have|sell|available|in stock",
         locale="en",
         order="Order {number} ({total}): {status}.",
         no_order="I found no orders under this phone number. Someone will look into it and answer shortly.",
+        other_order="I found no order {number} under this phone number.",
+        nearest="The nearest I found:",
         no_price="price on request",
         sold_out="sold out",
         statuses={
@@ -107,9 +134,10 @@ WORDINGS = {
 }
 
 ASKED = (
-    "quanto quantos custa custam preco precos valor valores qual quais do da dos das sem "
-    "cuanto cuesta cuestan vale valen precio precios cual cuales sin "
-    "how much price prices cost costs what which in"
+    "quanto qnto qto quantos custa custam sai fica ta preco precos valor valores qual quais do da dos das "
+    "tudo bem ainda hj por favor pfv aqui saber amanha tamanho cor "
+    "cuanto cuesta cuestan vale valen sale salen precio precios cual cuales "
+    "how much price prices cost costs what which in there please is are it size color colour"
 )
 
 
@@ -126,13 +154,15 @@ class ShopAnswers:
         if asked.tenant not in self._tenants:
             return ""
         wording, text = WORDINGS[language], plain(asked.text)
-        if occurs(RULES[language][0].words, text):  # who has paid wants something else to be said
+        topic = topic_of(language, text)
+        if topic in LEFT or (topic == "paid" and "?" not in asked.text):
             return ""
-        of_orders = occurs(wording.orders, text) and occurs(wording.asks, text)
-        if of_orders and not occurs(wording.ordering, text):
-            return await self._of_orders(asked, wording)
-        if occurs(f"{wording.prices}|{wording.stock}", text):
-            return "\n".join(_offer(product, wording) for product in await self.products(asked, least=0.5))
+        if occurs(wording.orders, text) and occurs(wording.asks, text) and not occurs(wording.ordering, text):
+            return await self._of_orders(asked, wording, text)
+        if occurs(wording.awaits, text) and (told := await self._under_way(asked, wording)):
+            return told
+        if topic != "paying" and occurs(f"{RULES[language]['price'].words}|{wording.stock}", text):
+            return await self._of_products(asked, wording, text)
         return ""
 
     async def facts(self, asked: Message) -> str:
@@ -162,30 +192,51 @@ class ShopAnswers:
             return []
         return await self._store.orders_of(tenant, phone, MOST_ORDERS)
 
-    async def unpaid(self, tenant: str, chat: str) -> list[Order]:
-        """Those of a customer's orders that a payment proof may be for, newest first."""
+    async def unpaid(self, tenant: str, chat: str) -> Unpaid:
+        """Those of a customer's orders that a payment proof may be for."""
         since = now_ms() - PAYABLE
         found = [order for order in await self.orders(tenant, chat) if order.created_ms > since]
         paid = max((order.created_ms for order in found if order.paid_ms), default=0)
         open_ = [order for order in found if order.paid_ms is None and order.status in UNPAID]
-        return [order for order in open_ if order.status != FAILED or order.created_ms > paid]
+        since_paid = [order for order in open_ if order.created_ms > paid]
+        return Unpaid([order for order in open_ if order.status != FAILED or order in since_paid], since_paid)
 
-    async def products(self, asked: Message, least: float = 0.0) -> list[Product]:
-        """Those that have most of the question's words in their names, and more than this part of them."""
-        wanted = [word for word in dict.fromkeys(words_of(asked.text)) if word not in COMMON][:MOST_WORDS]
-        forms = {word: _forms(word) for word in wanted}
-        every = [form for word in wanted for form in forms[word]]
-        found = await self._store.products_named(asked.tenant, every, MOST_FOUND)
-        scores = {product.id: _score(product, list(forms.values())) for product in found}
+    async def products(self, asked: Message) -> list[Product]:
+        """Those that have most of the question's words in their names, and at least one."""
+        return (await self._found(asked.tenant, _wanted(asked.text)))[0]
+
+    async def _found(self, tenant: str, wanted: Sequence[str]) -> tuple[list[Product], int]:
+        """Those that have most of these words in their names, and how many that is."""
+        forms = [_forms(word) for word in wanted]
+        found = await self._store.products_named(tenant, [form for each in forms for form in each], MOST_FOUND)
+        scores = {product.id: _score(product, forms) for product in found}
         best = max(scores.values(), default=0)
-        if best <= least * len(wanted):
-            return []
-        return [product for product in found if scores[product.id] == best][:MOST_TOLD]
+        return [product for product in found if best and scores[product.id] == best][:MOST_TOLD], best
 
-    async def _of_orders(self, asked: Message, wording: Wording) -> str:
+    async def _of_products(self, asked: Message, wording: Wording, text: str) -> str:
+        wanted = _wanted(asked.text)
+        found, words = await self._found(asked.tenant, wanted)
+        if words == len(wanted) and found:
+            return "\n".join(_offer(product, wording) for product in found)
+        if words <= len(wanted) / 2 or occurs(EXCLUDING, text):
+            return ""
+        return "\n".join([wording.nearest, *(_offer(product, wording) for product in found)])
+
+    async def _of_orders(self, asked: Message, wording: Wording, text: str) -> str:
         orders = await self.orders(asked.tenant, asked.chat)
-        told = named(orders, asked.text) or orders[:MOST_TOLD]
-        return "\n".join(_line(order, wording) for order in told) or wording.no_order
+        if not orders:
+            return wording.no_order
+        if meant := named(orders, asked.text):
+            return "\n".join(_line(order, wording) for order in meant)
+        other = re.search(rf"\b(?:{wording.orders})(?: n| no| numero| number)? (\d{{2,20}})\b", text)
+        told = [wording.other_order.format(number=other[1])] if other else []
+        return "\n".join([*told, *(_line(order, wording) for order in orders[:MOST_TOLD])])
+
+    async def _under_way(self, asked: Message, wording: Wording) -> str:
+        since = now_ms() - UNDER_WAY
+        orders = await self.orders(asked.tenant, asked.chat)
+        open_ = [order for order in orders if order.status not in ENDED and order.created_ms > since]
+        return "\n".join(_line(order, wording) for order in open_[:MOST_TOLD])
 
 
 def named(orders: Sequence[Order], text: str) -> list[Order]:
@@ -216,6 +267,11 @@ def _fact_of_product(product: Product) -> str:
     return f"- {product.name}, {product.price or '?'} {product.currency}, {stock}, {product.url}"
 
 
+def _wanted(text: str) -> list[str]:
+    """Words of a question that products may be named by."""
+    return [word for word in dict.fromkeys(words_of(text)) if word not in COMMON][:MOST_WORDS]
+
+
 def _forms(word: str) -> set[str]:
     """Of one and of several, as most words have them."""
     one = word.removesuffix("s")
@@ -230,7 +286,7 @@ def _score(product: Product, wanted: Sequence[set[str]]) -> int:
 def _common() -> frozenset[str]:
     """Words that no product is looked for by."""
     said = [*MARKS.values(), *(wording.stock for wording in WORDINGS.values())]
-    said += [rule.words for rules in RULES.values() for rule in rules[2:]]
+    said += [rules[topic].words for rules in RULES.values() for topic in SMALL_TALK]
     return frozenset(re.findall(r"\w+", " ".join([*said, ASKED])))
 
 

@@ -14,7 +14,7 @@ from api.adapters import Adapters, ResponderUnusable
 from config import Secret, load, replaced
 from stages.conversation import language_model
 from stages.conversation.language_model import BYTE_LIMIT, TEXT_LIMIT, LanguageModel, longest
-from stages.conversation.rules import RuleResponder
+from stages.conversation.rules import UNSURE, RuleResponder
 from stages.ports import Message
 
 pytestmark = pytest.mark.integration
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 KEY = "sk-much-too-secret"
 PATHS = {"ollama": "/api/chat", "openai": "/v1/chat/completions"}
 QUESTION = "Olá, meu CPF é 123"
-FROM_RULES = "Olá! Como podemos ajudar?"
+FROM_RULES = UNSURE["pt"]
 PROMPT = "Be brief."
 
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -123,7 +123,7 @@ async def test_nobody_is_told_of_anothers_order(store: ShopStore, answers: ShopA
     await has(store, order(7, phone=ANA))
     for chat in (BIA, "BR.1234", "x"):
         assert await reply(answers, "Qual o status do pedido 7?", chat=chat) == WORDINGS["pt"].no_order
-    assert await reply(answers, "Qual o status do pedido 7?", tenant="farmacia") == RULES["pt"][2].answer
+    assert await reply(answers, "Qual o status do pedido 7?", tenant="farmacia") == RULES["pt"]["order"].answer
 
 
 async def test_a_number_in_its_older_form_is_the_same_customer(store: ShopStore, answers: ShopAnswers) -> None:
@@ -141,7 +141,7 @@ async def test_a_status_that_a_plugin_brought_is_said_as_it_is_called(
 @pytest.mark.parametrize("text", ["Paguei o valor do bolo por pix", "Pix do pedido enviado"])
 async def test_who_has_paid_is_thanked(store: ShopStore, answers: ShopAnswers, text: str) -> None:
     await has(store, order(7, "pending"), product(1, "Bolo"))
-    assert await reply(answers, text) == RULES["pt"][0].answer
+    assert await reply(answers, text) == RULES["pt"]["paid"].answer
 
 
 async def test_an_order_that_was_just_made_is_asked_for(store: ShopStore, answers: ShopAnswers) -> None:
@@ -149,14 +149,49 @@ async def test_an_order_that_was_just_made_is_asked_for(store: ShopStore, answer
     assert "Pedido 7" in await reply(answers, "Cadê o pedido que acabei de fazer?")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Já paguei o pedido, quando chega?", "Pedido 7 "),
+        ("Quando chega?", "Pedido 7 "),
+        ("qual o código de rastreio", "Pedido 7 "),
+        ("kd meu pedido", "Pedido 7 "),
+        ("Quanto deu meu pedido?", "Pedido 7 "),
+        ("Mi pedido no ha llegado", "Pedido 7 "),
+        ("My order hasn't arrived yet", "Order 7 "),
+        ("Meu pedido chegou errado", RULES["pt"]["complaint"].answer),
+        ("Meu pedido foi cancelado, por quê?", RULES["pt"]["complaint"].answer),
+        ("My order arrived broken", RULES["en"]["complaint"].answer),
+        ("Obrigada, chegou certinho o meu pedido!", RULES["pt"]["content"].answer),
+    ],
+)
+async def test_what_is_asked_for_is_understood_however_it_is_put(
+    store: ShopStore, answers: ShopAnswers, text: str, told: str
+) -> None:
+    await has(store, order(7))
+    assert (await reply(answers, text)).startswith(told)
+
+
+async def test_an_order_that_has_ended_is_not_on_its_way(store: ShopStore, answers: ShopAnswers) -> None:
+    await has(store, order(7, "completed"), order(8, created_ms=NOW - 31 * 86_400_000))
+    assert await reply(answers, "Quando chega?") == UNSURE["pt"]
+
+
+async def test_a_number_that_none_of_their_orders_has_is_said(store: ShopStore, answers: ShopAnswers) -> None:
+    await has(store, order(7))
+    first, second = (await reply(answers, "Cadê o pedido nº 1234?")).splitlines()
+    assert first == "Não encontrei o pedido 1234 com este número de telefone."
+    assert second.startswith("Pedido 7 ")
+
+
 @pytest.mark.parametrize("text", ["Quero um pedido de duas pizzas", "Quando posso fazer um pedido?"])
 async def test_who_wants_to_order_is_not_told_of_orders(store: ShopStore, answers: ShopAnswers, text: str) -> None:
     await has(store, order(7))
-    assert await reply(answers, text) == RULES["pt"][2].answer
+    assert await reply(answers, text) == RULES["pt"]["order"].answer
 
 
 async def test_a_question_for_delivery_is_none_for_an_order(answers: ShopAnswers) -> None:
-    assert await reply(answers, "Vocês fazem entrega? Quando?") == RULES["pt"][3].answer
+    assert await reply(answers, "Vocês fazem entrega? Quando?") == RULES["pt"]["delivery"].answer
 
 
 # ── prices and stock ─────────────────────────────────────────────────────────────────────────────
@@ -184,6 +219,22 @@ async def test_prices_and_stock_are_those_of_the_shop(
     assert await reply(answers, text) == said
 
 
+@pytest.mark.parametrize("text", ["Vocês têm bolo de cenoura sem lactose?", "Tem bolo de cenoura vegano?"])
+async def test_what_is_wanted_without_something_is_not_answered_with_another(
+    store: ShopStore, answers: ShopAnswers, text: str
+) -> None:
+    await has(store, product(1, "Bolo de Cenoura"), product(2, "Torta de Limão sem Lactose"))
+    assert await reply(answers, text) == UNSURE["pt"]
+    await has(store, product(3, "Bolo de Cenoura Vegano sem Lactose"))
+    assert (await reply(answers, text)).startswith("Bolo de Cenoura Vegano sem Lactose: ")
+
+
+async def test_what_fits_but_for_a_word_is_said_to_be_the_nearest(store: ShopStore, answers: ShopAnswers) -> None:
+    await has(store, product(1, "Bolo de Chocolate"))
+    first, second, _ = (await reply(answers, "Tem bolo de chocolate branco?")).splitlines()
+    assert (first, second) == ("O mais parecido que encontrei:", "Bolo de Chocolate: R$ 45,00")
+
+
 async def test_several_that_fit_are_told_a_few_of(store: ShopStore, answers: ShopAnswers) -> None:
     await has(store, *(product(number, f"Bolo {number}") for number in range(1, 9)))
     assert len((await reply(answers, "Quanto custa um bolo?")).splitlines()) == 6
@@ -202,7 +253,7 @@ async def test_of_what_is_unknown_a_rule_says_that_somebody_looks(
     store: ShopStore, answers: ShopAnswers, text: str
 ) -> None:
     await has(store, product(1, "Bolo de Cenoura"))
-    assert await reply(answers, text) == RULES["pt"][1].answer
+    assert await reply(answers, text) == RULES["pt"]["price"].answer
 
 
 async def test_other_sentences_that_have_words_of_stock_are_left_to_the_rules(
@@ -307,6 +358,7 @@ async def test_of_several_orders_it_is_the_one_that_is_named_or_the_latest(
         ("[image]", "", "image", [order(7, "completed")]),
         ("[image]", "", "image", [order(7, "pending", created_ms=NOW - 15 * 86_400_000)]),
         ("[image]", "", "image", [order(7, "failed"), order(8, "completed")]),
+        ("[image]", "", "image", [order(7, "pending"), order(8, "completed")]),
         ("paguei", "", None, [order(7, "pending")]),
     ],
 )
@@ -314,8 +366,21 @@ async def test_what_is_no_proof_is_answered_like_a_text(
     store: ShopStore, counter: Counter, text: str, caption: str, kind: Any, known: list[Order]
 ) -> None:
     await has(store, *known)
-    assert await counter.get(text, caption, kind=kind) in (UNSURE["pt"], RULES["pt"][0].answer)
+    assert await counter.get(text, caption, kind=kind) in (UNSURE["pt"], RULES["pt"]["paid"].answer)
     assert counter.added == []
+
+
+async def test_an_image_of_what_went_wrong_is_no_proof(store: ShopStore, counter: Counter) -> None:
+    await has(store, order(7, "pending"))
+    said = "o bolo que paguei veio errado"
+    assert await counter.get(f"[image] {said}", said) == RULES["pt"]["complaint"].answer
+    assert counter.added == []
+
+
+async def test_an_earlier_order_that_is_named_may_still_be_paid(store: ShopStore, counter: Counter) -> None:
+    await has(store, order(7, "pending"), order(8, "completed"))
+    assert "pedido 7" in await counter.get("[image] pix do pedido 7", "pix do pedido 7")
+    assert [job.payload.order for job in counter.added] == [7]
 
 
 class Files:
