@@ -24,6 +24,7 @@ COLLECTION = {
     *("status", "include", "exclude"),
 }
 STATUSES = {"pending", "processing", "on-hold", "completed", "cancelled", "refunded", "failed"}
+UNLISTED = {"trash", "auto-draft"}  # found by their id alone; drafts of checkouts are listed, as with HPOS
 
 Record = dict[str, Any]
 Answer = Callable[[web.Request], Awaitable[web.Response | None]]
@@ -43,10 +44,12 @@ class Collection:
     def put(self, record: Record) -> None:
         self.drop(record["id"])
         self.records[record["id"]] = record
-        bisect.insort(self._order, (str(record["date_modified_gmt"]), record["id"]))
+        if record["status"] not in UNLISTED:
+            bisect.insort(self._order, (str(record["date_modified_gmt"]), record["id"]))
 
     def drop(self, id: int) -> None:  # noqa: A002
-        if old := self.records.pop(id, None):
+        old = self.records.pop(id, None)
+        if old and old["status"] not in UNLISTED:
             self._order.remove((str(old["date_modified_gmt"]), id))
 
     def find(self, after: str, before: str) -> range:

@@ -9,17 +9,9 @@ from stages.jobs import Changed
 from stages.sync.errors import RecordUnknown, ShopAway, ShopError
 from stages.sync.paid import Paid
 from stages.sync.pull import Feed, currency_of, shop_of
-from stages.sync.records import BadRecord
-from stages.sync.rest import WOOCOMMERCE, Shop, WordPress, read
+from stages.sync.records import BadRecord, status_of
+from stages.sync.rest import WOOCOMMERCE, Shop, WordPress
 from stages.sync.store import ShopStore
-
-# A shop tells of these, too, though none of its lists has them.
-DRAFTS = {"draft", "auto-draft", "checkout-draft"}
-GONE = {"products": {"trash", "auto-draft"}, "orders": {"trash", *DRAFTS}}
-
-
-class _Status(msgspec.Struct):
-    status: str = ""
 
 
 class ChangedHandler:
@@ -55,7 +47,7 @@ class ChangedHandler:
             raw = await self._wordpress.get(shop, path, {"_fields": feed.fields}, msgspec.Raw)
         except RecordUnknown:
             raw = None
-        if raw is None or read(shop, raw, _Status).status in GONE[job.kind]:
+        if raw is None or status_of(raw) in feed.gone:
             await self._store.forget_one(ctx.tenant, job.kind, job.id)
             return "gone"
         try:

@@ -7,10 +7,10 @@ their number changed.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -33,13 +33,14 @@ MOST_NAMED = 20  # records that a result names as skipped
 
 
 class Feed(NamedTuple):
-    """A kind of records: which of their fields are asked for, how one is read, and for how many seconds after it
-    was last changed one is kept; 0: for as long as it is there."""
+    """A kind of records: which of their fields are asked for, how one is read, in which status one is as good as
+    gone, and for how many seconds after it was last changed one is kept; 0: for as long as it is there."""
 
     kind: str
     fields: str
     query: Mapping[str, str]
     read: Callable[[msgspec.Raw, str], Product | Order]
+    gone: Collection[str]
     keep: float = 0.0
 
     def since_ms(self) -> int:
@@ -47,12 +48,16 @@ class Feed(NamedTuple):
         return (now_ms() // SECOND - int(self.keep)) * SECOND if self.keep else 0
 
 
-PRODUCTS = Feed("products", records.PRODUCT_FIELDS, {"status": "any"}, records.product)
+UNLISTED = {"trash", "auto-draft"}
+# A checkout under way is a draft, and among the orders of a shop that has them in tables of their own (HPOS).
+DRAFTS = {"draft", "checkout-draft"}
+PRODUCTS = Feed("products", records.PRODUCT_FIELDS, {"status": "any"}, records.product, UNLISTED)
 
 
 def orders_feed(region: str, keep: float = 0.0) -> Feed:
     """Orders, their customers' phone numbers as `normalised` has those of a region."""
-    return Feed("orders", records.ORDER_FIELDS, {"status": "any"}, lambda raw, _: records.order(raw, region), keep)
+    fields, gone = records.ORDER_FIELDS, UNLISTED | DRAFTS
+    return Feed("orders", fields, {"status": "any"}, lambda raw, _: records.order(raw, region), gone, keep)
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -135,9 +140,9 @@ class PullHandler:
         told, before = Pulled(full=pull.full), frozenset[int]()
         reading = _Reading(self._feed, await currency_of(self._wordpress, shop, self._feed), told)
         position = pull.position_ms if pull.full else max(0, pull.position_ms - OVERLAP)
-        async for found, newest, left in self._pages(shop, position, reading):
-            pull = await self._store.keep(pull, found, max(newest, pull.position_ms))
-            ids = frozenset(record.id for record in found)
+        async for read, newest, left in self._pages(shop, position, reading):
+            pull = await self._store.keep(pull, read.found, max(newest, pull.position_ms), read.gone)
+            ids = frozenset(record.id for record in read.found)
             told.pages, told.kept = told.pages + 1, told.kept + len(ids - before)
             before = ids  # a page begins with what the last one ended with
             await ctx.progress(100 * told.pages // (told.pages + left + 1), f"{told.kept:,} {self._feed.kind}")
@@ -149,26 +154,26 @@ class PullHandler:
 
     async def _pages(
         self, shop: Shop, position: int, reading: "_Reading"
-    ) -> AsyncIterator[tuple[list[Any], int, int]]:
+    ) -> AsyncIterator[tuple["_Read", int, int]]:
         """The records of each page, when the newest was modified, and how many pages there are after it."""
         while True:
             page = await self._page(shop, position)
-            found, times = reading(page)
-            if min(times, default=position) < position:
+            read = reading(page)
+            if min(read.times, default=position) < position:
                 raise ShopClosed(
                     f"the shop of {shop.tenant!r} overlooks modified_after: it needs WooCommerce 5.8 or later"
                 )
-            if page.pages > 1 and not times:
+            if page.pages > 1 and not read.times:
                 raise ShopClosed(
                     f"of a whole page of {self._feed.kind} the shop does not say when they were modified"
                 )
-            newest = max(times, default=position)
-            yield found, newest, page.pages - 1
+            newest = max(read.times, default=position)
+            yield read, newest, page.pages - 1
             if page.pages <= 1:
                 return
             if newest == position:
                 async for page in self._of_second(shop, position):
-                    yield reading(page)[0], position, page.pages
+                    yield reading(page), position, page.pages
                 newest += SECOND
             position = newest
 
@@ -203,23 +208,34 @@ class PullHandler:
         return await self._wordpress.page(shop, f"{WOOCOMMERCE}/{self._feed.kind}", query)
 
 
+class _Read(NamedTuple):
+    """Of a page: what can be kept, the ids of what is as good as gone, and when all were modified, those that
+    cannot be read, too."""
+
+    found: list[Product | Order]
+    gone: list[int]
+    times: list[int]
+
+
 class _Reading:
     """Reads pages, and tells of what cannot be read: one bad record is no reason to lose the others."""
 
     def __init__(self, feed: Feed, currency: str, told: Pulled) -> None:
         self._feed, self._currency, self._told = feed, currency, told
 
-    def __call__(self, page: Page) -> tuple[list[Product | Order], list[int]]:
-        """What can be kept; and when all were modified, those that cannot be read, too."""
+    def __call__(self, page: Page) -> _Read:
         found: list[Product | Order] = []
-        times: list[int | None] = []
+        gone: list[int | None] = []
         for raw in page.records:
+            if records.status_of(raw) in self._feed.gone:
+                gone.append(records.id_of(raw))
+                continue
             try:
                 found.append(self._feed.read(raw, self._currency))
             except BadRecord as error:
-                self._skip(records.name_of(raw), str(error))
-                times.append(records.modified_ms(raw))
-        return found, [record.modified_ms for record in found] + list(filter(None, times))
+                self._skip(str(records.id_of(raw) or "without id"), str(error))
+        times = map(records.modified_ms, page.records)
+        return _Read(found, list(filter(None, gone)), list(filter(None, times)))
 
     def _skip(self, name: str, why: str) -> None:
         self._told.bad += 1

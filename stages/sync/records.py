@@ -78,6 +78,10 @@ class _Named(msgspec.Struct):
     id: Id
 
 
+class _Status(msgspec.Struct):
+    status: str = ""
+
+
 class _Dated(msgspec.Struct):
     date_modified_gmt: str | None = None
 
@@ -128,6 +132,7 @@ PRODUCT_FIELDS, ORDER_FIELDS = (",".join(kind.__struct_fields__) for kind in (_P
 _product = msgspec.json.Decoder(_Product).decode
 _order = msgspec.json.Decoder(_Order).decode
 _named = msgspec.json.Decoder(_Named).decode
+_status = msgspec.json.Decoder(_Status).decode
 _dated = msgspec.json.Decoder(_Dated).decode
 
 
@@ -173,12 +178,20 @@ def order(raw: msgspec.Raw, region: str) -> Order:
     )
 
 
-def name_of(raw: msgspec.Raw) -> str:
-    """What a record that cannot be read is called: by its id, if it has one."""
+def id_of(raw: msgspec.Raw) -> int | None:
+    """Of a record that may not be one that can be read; None where it has none."""
     try:
-        return str(_named(raw).id)
+        return _named(raw).id
     except (ValueError, RecursionError):
-        return "without id"
+        return None
+
+
+def status_of(raw: msgspec.Raw) -> str:
+    """Likewise; empty where that cannot be told."""
+    try:
+        return _status(raw).status
+    except (ValueError, RecursionError):
+        return ""
 
 
 def modified_ms(raw: msgspec.Raw) -> int | None:

@@ -1,7 +1,7 @@
 """What is known of the tenants' shops, in the database; and how far it has been pulled."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from sqlalchemy import (
@@ -98,7 +98,6 @@ HOLD = 120_000  # ms that a pull may be silent; a page takes a third of that at 
 SWEPT = 500  # rows deleted in a transaction
 TABLES = {"products": products, "orders": orders}
 OURS = ("told_ms", "proof_url")  # what no shop says of an order
-Kept = TypeVar("Kept", Product, Order)
 
 
 class HeldByAnother(RiachoError):
@@ -160,13 +159,18 @@ class ShopStore:
         """Have it begin anew, from the oldest record that was modified since then."""
         return await self._put(pull, full_began_ms=now_ms(), position_ms=since_ms)
 
-    async def keep(self, pull: Pull, found: Sequence[Kept], position_ms: int) -> Pull:
-        """Records of a page, and with them that all before `position_ms` are kept: both or nothing. Raises
-        HeldByAnother where this try is not the one that pulls any more."""
+    async def keep(
+        self, pull: Pull, found: Sequence[Product | Order], position_ms: int, gone: Sequence[int] = ()
+    ) -> Pull:
+        """Records of a page, that others of it are `gone`, and that all before `position_ms` are kept: all or
+        nothing. Raises HeldByAnother where this try is not the one that pulls any more."""
+        table = TABLES[pull.kind]
         async with self._database.transaction() as connection:
             moved = await self._put_on(connection, pull, position_ms=position_ms)
             if found:
                 await self._keeping[pull.kind](connection, pull.tenant, found)
+            if gone:
+                await connection.execute(delete(table).where(table.c.tenant == pull.tenant, table.c.id.in_(gone)))
         return moved
 
     async def keep_one(self, tenant: str, kind: str, found: Product | Order) -> None:

@@ -313,6 +313,18 @@ async def test_orders_have_what_the_chat_needs(desk: Desk) -> None:
     assert [(item.name, item.quantity, item.total) for item in order.items] == [("Bolo 1", 2, "25.00")]
 
 
+async def test_checkouts_under_way_are_no_orders(desk: Desk) -> None:
+    for number in range(1, 251):
+        desk.shop.order(number, LONG_AGO + number * HOUR, status="checkout-draft")
+    desk.shop.order(251, LONG_AGO + 251 * HOUR)
+    assert (await desk.pull(orders_feed("BR"))).kept == 1
+    assert [order.id for order in await desk.store.orders_of("padaria", "+5511987654321", 5)] == [251]
+    desk.shop.order(251, time.time(), status="checkout-draft")
+    told = await desk.pull(orders_feed("BR"))
+    assert (told.full, told.bad) == (False, 0)
+    assert await desk.count(orders) == 0, "nor is what was one before"
+
+
 async def test_orders_are_kept_for_so_long_after_their_last_change(desk: Desk) -> None:
     for number, days in ((1, 400), (2, 29.99), (3, 1)):
         desk.shop.order(number, time.time() - days * DAY)
