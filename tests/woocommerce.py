@@ -39,6 +39,7 @@ class Collection:
 
     def __init__(self) -> None:
         self.records: dict[int, Record] = {}
+        self.by_local_time = False  # whether they are listed by `date_modified`, which may say something else
         self._order: list[tuple[str, int]] = []
 
     def put(self, record: Record) -> None:
@@ -61,6 +62,10 @@ class Collection:
     def otherwise(self, places: Sequence[int]) -> list[int]:
         """The same, of one time in another order: a database has none of its own for these."""
         return sorted(places, key=lambda place: (self._order[place][0], -place))
+
+    def local_time(self, place: int) -> str:
+        """Of the record there."""
+        return str(self.records[self._order[place][1]]["date_modified"])
 
     def at(self, places: Iterable[int]) -> list[int]:
         """The ids there."""
@@ -167,6 +172,8 @@ class Shop:
         if query.get("order", "desc") == "desc":
             found = found[::-1]
         per_page, page = int(query.get("per_page", "10")), int(query.get("page", "1"))
+        if query.get("orderby") == "modified" and collection.by_local_time:
+            found = sorted(found, key=collection.local_time)
         if query.get("orderby") == "modified" and page % 2 == 0:
             found = collection.otherwise(found)
         chosen = [

@@ -7,7 +7,7 @@ their number changed.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -138,50 +138,73 @@ class PullHandler:
 
     async def _pull(self, ctx: Context, shop: Shop, pull: Pull) -> Pulled:
         told, before = Pulled(full=pull.full), frozenset[int]()
+        listing = _Listing(self._wordpress, shop, self._feed)
         reading = _Reading(self._feed, await currency_of(self._wordpress, shop, self._feed), told)
         position = pull.position_ms if pull.full else max(0, pull.position_ms - OVERLAP)
-        async for read, newest, left in self._pages(shop, position, reading):
+        async for read, newest, left in _pages(listing, position, reading):
             pull = await self._store.keep(pull, read.found, max(newest, pull.position_ms), read.gone)
             ids = frozenset(record.id for record in read.found)
             told.pages, told.kept = told.pages + 1, told.kept + len(ids - before)
             before = ids  # a page begins with what the last one ended with
             await ctx.progress(100 * told.pages // (told.pages + left + 1), f"{told.kept:,} {self._feed.kind}")
-        told.deleted = await self._store.sweep(pull) if pull.full else 0
+        told.deleted = await self._sweep(listing, pull, reading) if pull.full else 0
         if self._after:
             await self._after(ctx)
         await self._store.end(pull)
         return told
 
-    async def _pages(
-        self, shop: Shop, position: int, reading: "_Reading"
-    ) -> AsyncIterator[tuple["_Read", int, int]]:
-        """The records of each page, when the newest was modified, and how many pages there are after it."""
-        while True:
-            page = await self._page(shop, position)
-            read = reading(page)
-            if min(read.times, default=position) < position:
-                raise ShopClosed(
-                    f"the shop of {shop.tenant!r} overlooks modified_after: it needs WooCommerce 5.8 or later"
-                )
-            if page.pages > 1 and not read.times:
-                raise ShopClosed(
-                    f"of a whole page of {self._feed.kind} the shop does not say when they were modified"
-                )
-            newest = max(read.times, default=position)
-            yield read, newest, page.pages - 1
-            if page.pages <= 1:
-                return
-            if newest == position:
-                async for page in self._of_second(shop, position):
-                    yield reading(page), position, page.pages
-                newest += SECOND
-            position = newest
+    async def _sweep(self, listing: "_Listing", pull: Pull, reading: "_Reading") -> int:
+        """Delete what a full pull did not meet; how many. The shop is asked for it first: where the times that it
+        filters and sorts by disagree, a page jumps over records. Not for what is too old to be kept."""
+        deleted, since = 0, self._feed.since_ms()
+        while unseen := await self._store.unseen(pull, PER_PAGE):
+            if ids := [number for number, modified_ms in unseen if modified_ms >= since]:
+                pull = await self._store.keep(pull, reading(await listing.of(ids)).found, pull.position_ms)
+            deleted += await self._store.sweep(pull, [number for number, _ in unseen])
+        return deleted
 
-    async def _of_second(self, shop: Shop, second: int) -> AsyncIterator[Page]:
+
+async def _pages(
+    listing: "_Listing", position: int, reading: "_Reading"
+) -> AsyncIterator[tuple["_Read", int, int]]:
+    """The records of each page, when the newest was modified, and how many pages there are after it."""
+    while True:
+        page = await listing.since(position)
+        read = reading(page)
+        if min(read.times, default=position) < position:
+            raise ShopClosed(f"{listing} overlooks modified_after: it needs WooCommerce 5.8 or later")
+        if page.pages > 1 and not read.times:
+            raise ShopClosed(f"of a whole page {listing} does not say when they were modified")
+        newest = max(read.times, default=position)
+        yield read, newest, page.pages - 1
+        if page.pages <= 1:
+            return
+        if newest == position:
+            async for page in listing.of_second(position):
+                yield reading(page), position, page.pages
+            newest += SECOND
+        position = newest
+
+
+class _Listing:
+    """Asks a shop for pages of one kind of records."""
+
+    def __init__(self, wordpress: WordPress, shop: Shop, feed: Feed) -> None:
+        self._wordpress, self._shop, self._feed = wordpress, shop, feed
+
+    def __str__(self) -> str:
+        return f"the list of {self._feed.kind} of the shop of {self._shop.tenant!r}"
+
+    async def since(self, position: int) -> Page:
+        """What was modified from then on, a second at least; in this order."""
+        return await self._page(orderby="modified", **_after(position))
+
+    async def of_second(self, second: int) -> AsyncIterator[Page]:
         """All that was modified in one second."""
+        within = {**_after(second), "modified_before": _iso(second + SECOND)}
         number, total = 1, None
         while True:
-            page = await self._page(shop, second, before=second + SECOND, number=number)
+            page = await self._page(orderby="id", page=str(number), **within)
             if total not in (None, page.total):  # one of them is gone, and what came after it has moved up
                 number, total = 1, None
                 continue
@@ -190,22 +213,14 @@ class PullHandler:
             if number > page.pages:
                 return
 
-    async def _page(self, shop: Shop, position: int, *, before: int | None = None, number: int = 1) -> Page:
-        """What was modified from `position` on."""
-        query = {
-            **self._feed.query,
-            "orderby": "id" if before else "modified",
-            "order": "asc",
-            "dates_are_gmt": "true",
-            "_fields": self._feed.fields,
-            "per_page": str(PER_PAGE),
-            "page": str(number),
-        }
-        if position:
-            query["modified_after"] = _iso(position - SECOND)
-        if before:
-            query["modified_before"] = _iso(before)
-        return await self._wordpress.page(shop, f"{WOOCOMMERCE}/{self._feed.kind}", query)
+    async def of(self, ids: Sequence[int]) -> Page:
+        """Those of these that there are."""
+        return await self._page(include=",".join(map(str, ids)))
+
+    async def _page(self, **query: str) -> Page:
+        common = {"order": "asc", "dates_are_gmt": "true", "_fields": self._feed.fields, "per_page": str(PER_PAGE)}
+        path = f"{WOOCOMMERCE}/{self._feed.kind}"
+        return await self._wordpress.page(self._shop, path, {**self._feed.query, **common, **query})
 
 
 class _Read(NamedTuple):
@@ -257,6 +272,11 @@ def shop_of(shops: Mapping[str, Shop], tenant: str) -> Shop:
         known = ", ".join(sorted(shops)) or "none"
         raise Permanent(f"tenant {tenant!r} has no shop (with one: {known}); see the setting sync.shops")
     return shops[tenant]
+
+
+def _after(position: int) -> dict[str, str]:
+    """A shop leaves out what was modified at the time itself."""
+    return {"modified_after": _iso(position - SECOND)} if position else {}
 
 
 def _iso(ms: int) -> str:

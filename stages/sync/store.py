@@ -95,7 +95,6 @@ pulls = Table(
 )
 
 HOLD = 120_000  # ms that a pull may be silent; a page takes a third of that at most
-SWEPT = 500  # rows deleted in a transaction
 TABLES = {"products": products, "orders": orders}
 OURS = ("told_ms", "proof_url")  # what no shop says of an order
 
@@ -183,19 +182,21 @@ class ShopStore:
         table = TABLES[kind]
         return await self._database.write(delete(table).where(table.c.tenant == tenant, table.c.id == id)) > 0
 
-    async def sweep(self, pull: Pull) -> int:
-        """Delete what a full pull did not meet; how many. To be called when it has met all there is."""
-        table, swept = TABLES[pull.kind], 0
-        gone = select(table.c.id).where(table.c.tenant == pull.tenant, table.c.seen_ms < pull.full_began_ms)
-        unseen = table.c.seen_ms < pull.full_began_ms  # once more: a webhook may come meanwhile
-        some = delete(table).where(table.c.tenant == pull.tenant, table.c.id.in_(gone.limit(SWEPT)), unseen)
-        while True:
-            async with self._database.transaction() as connection:
-                await self._put_on(connection, pull)
-                count = (await connection.execute(some)).rowcount
-            swept += count
-            if count < SWEPT:
-                return swept
+    async def unseen(self, pull: Pull, limit: int) -> list[tuple[int, int]]:
+        """What a full pull has not met, though it has met all there is: ids, and when each was modified."""
+        table = TABLES[pull.kind]
+        here = table.c.tenant == pull.tenant, table.c.seen_ms < pull.full_began_ms
+        rows = await self._database.read(select(table.c.id, table.c.modified_ms).where(*here).limit(limit))
+        return [(row["id"], row["modified_ms"]) for row in rows]
+
+    async def sweep(self, pull: Pull, ids: Sequence[int]) -> int:
+        """Delete those of these that are still unseen: a webhook may come meanwhile; how many."""
+        table = TABLES[pull.kind]
+        unseen = table.c.id.in_(ids), table.c.seen_ms < pull.full_began_ms
+        async with self._database.transaction() as connection:
+            await self._put_on(connection, pull)
+            gone = await connection.execute(delete(table).where(table.c.tenant == pull.tenant, *unseen))
+        return gone.rowcount
 
     async def end(self, pull: Pull) -> None:
         """It has come to its end for this time."""

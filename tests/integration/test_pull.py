@@ -19,7 +19,7 @@ from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
 from stages.sync.store import ShopStore, orders, products, pulls
 from tests.support import context_of
-from tests.woocommerce import KEY, SECRET, Shop, problem
+from tests.woocommerce import KEY, SECRET, Shop, gmt, problem
 
 pytestmark = pytest.mark.integration
 
@@ -142,6 +142,51 @@ async def test_what_is_gone_from_the_shop_goes_with_a_full_pull(desk: Desk) -> N
     assert await desk.count() == 120
     assert (await desk.pull(full=True)).deleted == 50
     assert await desk.count() == 70
+
+
+async def test_what_a_page_jumped_over_is_not_taken_for_gone(desk: Desk) -> None:
+    for number in range(1, 301):
+        desk.shop.product(number, LONG_AGO + number * HOUR)
+    await desk.pull()
+    # A shop lists by the one time and leaves out by the other: when this one's turn comes, it is too old.
+    desk.shop.products.by_local_time = True
+    late = gmt(LONG_AGO + 250 * HOUR)
+    desk.shop.product(150, LONG_AGO + 150 * HOUR, name="Bolo de fubá", date_modified=late)
+    desk.shop.products.drop(7)
+    desk.shop.product(8, time.time(), status="trash")
+    told = await desk.pull(full=True)
+    assert (told.kept, told.deleted) == (297, 2)
+    assert await desk.count() == 298
+    assert len(await desk.store.products_named("padaria", ["fuba"], 5)) == 1, "it is kept as it is now"
+    assert sum("include=" in asked for asked in desk.shop.asked) == 1
+
+
+async def test_one_killed_while_it_deletes_goes_on(desk: Desk) -> None:
+    for number in range(1, 351):
+        desk.shop.product(number, LONG_AGO + number * HOUR)
+    await desk.pull()
+    for number in range(1, 301):
+        desk.shop.products.drop(number)
+    second, asked = asyncio.Event(), 0
+
+    async def slow(request: web.Request) -> None:
+        nonlocal asked
+        asked += "include" in request.query
+        if asked == 2:
+            second.set()
+            await asyncio.Event().wait()
+
+    desk.shop.before = slow
+    killed = asyncio.create_task(desk.pull(job=77, full=True))
+    await second.wait()
+    killed.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await killed
+    assert await desk.count() == 250
+    desk.shop.before = None
+    again = await desk.pull(job=77, attempt=2)
+    assert (again.full, again.pages, again.deleted) == (True, 1, 200)
+    assert await desk.count() == 50
 
 
 async def test_one_killed_half_way_goes_on_where_it_was(desk: Desk) -> None:
@@ -332,4 +377,5 @@ async def test_orders_are_kept_for_so_long_after_their_last_change(desk: Desk) -
     assert (await desk.pull(orders_feed("BR"))).kept == 3
     told = await desk.pull(month, full=True)
     assert (told.kept, told.deleted) == (2, 1)
+    assert not any("include=" in asked for asked in desk.shop.asked), "what is that old is not asked for"
     assert [order.id for order in await desk.store.orders_of("padaria", "+5511987654321", 5)] == [3, 2]
