@@ -168,13 +168,14 @@ class Changed(msgspec.Struct, frozen=True, omit_defaults=True):
 class PushOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """Say something of an order in the tenant's shop: a note for its staff, a status, or both.
 
-    `id` is the shop's, not the number that its customer sees. `unless`: a status that is one of these stays.
+    `id` is the shop's, not the number that its customer sees. `only`: a status that is none of these stays
+    as it is; empty: whichever it is, it changes.
     """
 
     id: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
     note: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
     status: Annotated[str, msgspec.Meta(pattern=ORDER_STATUS)] = ""
-    unless: Annotated[list[str], msgspec.Meta(max_length=50)] = []
+    only: Annotated[list[str], msgspec.Meta(max_length=50)] = []
 
 
 class Proof(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -144,14 +144,14 @@ class QueueService:
         id: int | None = None,  # noqa: A002 - the field's name
         note: str | None = None,
         status: str | None = None,
-        unless: Sequence[str] = (),
+        only: Sequence[str] = (),
         **options: Unpack[Options],
     ) -> JobId:
         """Ask the shop of a `tenant`, or tell it something: pull its products or orders, with `full` all of them
         (see Pull); look at the record that `changed` (`kind` and `id`, see Changed); `push-order` a `note` or a
         `status` to an order (see PushOrder)."""
         given = _given({"full": full, "kind": kind, "id": id, "note": note, "status": status})
-        given |= {"unless": unless} if unless else {}
+        given |= {"only": only} if only else {}
         check_fields(self._broker.pipeline.find("sync", task), given)
         return await self._queue(task, options, **given)
 

@@ -28,7 +28,7 @@ KINDS = {
     b"\x89PNG\r\n\x1a\n": ("image/png", "png"),
     b"%PDF-": ("application/pdf", "pdf"),
 }
-FURTHER = ["processing", "completed", "cancelled", "refunded"]  # what a proof changes nothing of
+UNPAID = ["pending", "on-hold", "failed"]  # who knows what a plugin's own statuses mean
 
 
 class _Media(msgspec.Struct):
@@ -61,7 +61,7 @@ class ProofHandler:
                 problem = str(error)
                 log.warning("the payment proof of order %s is noted without its file: %s", job.order, problem)
         status = "" if job.others else self._status
-        push = PushOrder(id=job.order, note=_note(job, link, problem), status=status, unless=FURTHER)
+        push = PushOrder(id=job.order, note=_note(job, link, problem), status=status, only=UNPAID)
         return Done({"link": link, "problem": problem}, forward=(ctx.forward("push-order", push),))
 
     async def _kept(self, ctx: Context, shop: Shop, job: Proof) -> str:

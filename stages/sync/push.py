@@ -109,7 +109,8 @@ class PushHandler:
 
 
 def _is_to_change(job: PushOrder, now: Mapping[int, str]) -> bool:
-    return bool(job.status) and job.id in now and now[job.id] not in (job.status, *job.unless)
+    status = now.get(job.id, job.status)
+    return bool(job.status) and status != job.status and (not job.only or status in job.only)
 
 
 def _outcome(job: PushOrder, now: Mapping[int, str], changed: Mapping[int, _Order]) -> Any:

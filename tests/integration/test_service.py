@@ -99,9 +99,9 @@ async def kept(broker: Broker, job: JobId) -> dict[str, Any]:
             {"kind": "orders", "id": 7},
         ),
         (
-            lambda queue: queue.queue_sync("push-order", id=7, status="on-hold", unless=["trash"], tenant="shop"),
+            lambda queue: queue.queue_sync("push-order", id=7, status="on-hold", only=["pending"], tenant="shop"),
             "push-order",
-            {"id": 7, "status": "on-hold", "unless": ["trash"]},
+            {"id": 7, "status": "on-hold", "only": ["pending"]},
         ),
     ],
 )

@@ -262,11 +262,12 @@ async def test_a_job_that_comes_again_writes_no_second_note(desk: Desk) -> None:
     assert not desk.shop.notes[1][0]["customer_note"]
 
 
-async def test_an_order_that_went_on_meanwhile_stays_as_it_is(desk: Desk) -> None:
-    desk.shop.order(1, time.time(), status="completed")
-    wanted = PushOrder(1, status="on-hold", unless=["processing", "completed"])
-    assert await desk.pushed(wanted) == [{"status": "completed"}]
-    assert desk.shop.orders.records[1]["status"] == "completed"
+@pytest.mark.parametrize("status", ["completed", "shipped"])
+async def test_an_order_that_went_on_meanwhile_stays_as_it_is(desk: Desk, status: str) -> None:
+    desk.shop.order(1, time.time(), status=status)
+    wanted = PushOrder(1, status="on-hold", only=["pending", "failed"])
+    assert await desk.pushed(wanted) == [{"status": status}]
+    assert desk.shop.orders.records[1]["status"] == status
 
 
 async def test_an_order_that_is_paid_while_its_note_is_written_stays_paid(desk: Desk) -> None:
@@ -277,7 +278,7 @@ async def test_an_order_that_is_paid_while_its_note_is_written_stays_paid(desk: 
             desk.shop.order(1, time.time(), status="processing")
 
     desk.shop.before = pays
-    wanted = PushOrder(1, note="Comprovante", status="on-hold", unless=["processing"])
+    wanted = PushOrder(1, note="Comprovante", status="on-hold", only=["pending"])
     assert await desk.pushed(wanted) == [{"status": "processing"}]
     assert desk.shop.orders.records[1]["status"] == "processing"
 
