@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 OVERLAP = 2 * 3_600_000  # ms that each pull looks back
 SECOND = 1_000  # ms, as fine as a shop tells when something changed
 FIRST_PAUSE, LONGEST_PAUSE = 30.0, 3_600.0  # seconds that a shop that is away is left alone
+LEAST_PER_PAGE = 10
 MOST_NAMED = 20  # records that a result names as skipped
 
 
@@ -138,11 +139,15 @@ class PullHandler:
 
     async def _pull(self, ctx: Context, shop: Shop, pull: Pull) -> Pulled:
         told, before = Pulled(full=pull.full), frozenset[int]()
-        listing = _Listing(self._wordpress, shop, self._feed)
+        # A page may be more than a shop can make, or have one record in it that its plugins stumble over.
+        per_page = max(PER_PAGE >> pull.failures, LEAST_PER_PAGE)
+        listing = _Listing(self._wordpress, shop, self._feed, per_page)
         reading = _Reading(self._feed, await currency_of(self._wordpress, shop, self._feed), told)
         position = pull.position_ms if pull.full else max(0, pull.position_ms - OVERLAP)
         async for read, newest, left in _pages(listing, position, reading):
-            pull = await self._store.keep(pull, read.found, max(newest, pull.position_ms), read.gone)
+            # A date that is yet to come would hide what changes until then.
+            reached = min(max(newest, pull.position_ms), now_ms())
+            pull = await self._store.keep(pull, read.found, reached, read.gone)
             ids = frozenset(record.id for record in read.found)
             told.pages, told.kept = told.pages + 1, told.kept + len(ids - before)
             before = ids  # a page begins with what the last one ended with
@@ -157,7 +162,7 @@ class PullHandler:
         """Delete what a full pull did not meet; how many. The shop is asked for it first: where the times that it
         filters and sorts by disagree, a page jumps over records. Not for what is too old to be kept."""
         deleted, since = 0, self._feed.since_ms()
-        while unseen := await self._store.unseen(pull, PER_PAGE):
+        while unseen := await self._store.unseen(pull, listing.per_page):
             if ids := [number for number, modified_ms in unseen if modified_ms >= since]:
                 pull = await self._store.keep(pull, reading(await listing.of(ids)).found, pull.position_ms)
             deleted += await self._store.sweep(pull, [number for number, _ in unseen])
@@ -189,8 +194,9 @@ async def _pages(
 class _Listing:
     """Asks a shop for pages of one kind of records."""
 
-    def __init__(self, wordpress: WordPress, shop: Shop, feed: Feed) -> None:
+    def __init__(self, wordpress: WordPress, shop: Shop, feed: Feed, per_page: int) -> None:
         self._wordpress, self._shop, self._feed = wordpress, shop, feed
+        self.per_page = per_page
 
     def __str__(self) -> str:
         return f"the list of {self._feed.kind} of the shop of {self._shop.tenant!r}"
@@ -218,7 +224,8 @@ class _Listing:
         return await self._page(include=",".join(map(str, ids)))
 
     async def _page(self, **query: str) -> Page:
-        common = {"order": "asc", "dates_are_gmt": "true", "_fields": self._feed.fields, "per_page": str(PER_PAGE)}
+        common = {"order": "asc", "dates_are_gmt": "true", "_fields": self._feed.fields}
+        common["per_page"] = str(self.per_page)
         path = f"{WOOCOMMERCE}/{self._feed.kind}"
         return await self._wordpress.page(self._shop, path, {**self._feed.query, **common, **query})
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from pipeline import Context, Done, Permanent, RetryLater
 from pipeline.message import now_ms
@@ -130,6 +130,32 @@ async def test_what_changes_while_pages_are_turned_is_not_missed(desk: Desk) -> 
     await desk.pull(full=True)
     rows = await desk.database.read(select(products.c.id))
     assert {row["id"] for row in rows} == set(desk.shop.products.records), "and a full pull has it to the letter"
+
+
+async def test_a_date_that_is_yet_to_come_hides_no_change_before_it(desk: Desk) -> None:
+    desk.shop.product(1, LONG_AGO)
+    desk.shop.product(2, time.time() + 300 * DAY)
+    await desk.pull()
+    desk.shop.product(1, time.time(), price="30.00")
+    assert (await desk.pull()).full is False
+    found = await desk.store.products_named("padaria", ["bolo"], 5)
+    assert {product.id: product.price for product in found} == {1: "30.00", 2: "12.50"}
+
+
+async def test_a_shop_that_cannot_make_a_page_is_asked_for_smaller_ones(desk: Desk) -> None:
+    for number in range(1, 201):
+        desk.shop.product(number, LONG_AGO + number * HOUR)
+
+    async def small(request: web.Request) -> web.Response | None:
+        large = int(request.query.get("per_page", "1")) > 25
+        return problem(500, "internal_server_error", "There has been a critical error.") if large else None
+
+    desk.shop.before = small
+    for _ in range(2):
+        with pytest.raises(RetryLater, match="500"):
+            await desk.pull()
+        await desk.database.write(update(pulls).values(next_ms=0))
+    assert (await desk.pull()).kept == 200
 
 
 async def test_what_is_gone_from_the_shop_goes_with_a_full_pull(desk: Desk) -> None:
