@@ -50,6 +50,7 @@ class Wording(NamedTuple):
     other_order: str
     nearest: str
     no_price: str
+    lowest: str
     sold_out: str
     statuses: dict[str, str]
 
@@ -70,6 +71,7 @@ WORDINGS = {
         other_order="Não encontrei o pedido {number} com este número de telefone.",
         nearest="O mais parecido que encontrei:",
         no_price="preço sob consulta",
+        lowest="a partir de {price}",
         sold_out="esgotado",
         statuses={
             "pending": "aguardando o pagamento",
@@ -95,6 +97,7 @@ WORDINGS = {
         other_order="No encontré el pedido {number} con este número de teléfono.",
         nearest="Lo más parecido que encontré:",
         no_price="precio a consultar",
+        lowest="desde {price}",
         sold_out="agotado",
         statuses={
             "pending": "pendiente de pago",
@@ -120,6 +123,7 @@ WORDINGS = {
         other_order="I found no order {number} under this phone number.",
         nearest="The nearest I found:",
         no_price="price on request",
+        lowest="from {price}",
         sold_out="sold out",
         statuses={
             "pending": "waiting for payment",
@@ -252,6 +256,7 @@ def _line(order: Order, wording: Wording) -> str:
 
 def _offer(product: Product, wording: Wording) -> str:
     price = money(Decimal(product.price), product.currency, wording.locale) if product.price else wording.no_price
+    price = wording.lowest.format(price=price) if product.varies and product.price else price
     ended = "" if product.available else f" ({wording.sold_out})"
     return f"{product.name}: {price}{ended}\n{product.url}".rstrip()
 
@@ -264,7 +269,8 @@ def _fact_of_order(order: Order) -> str:
 def _fact_of_product(product: Product) -> str:
     left = "in stock" if product.stock is None else f"{product.stock} left"
     stock = left if product.available else "sold out"
-    return f"- {product.name}, {product.price or '?'} {product.currency}, {stock}, {product.url}"
+    lowest = "from " if product.varies else ""
+    return f"- {product.name}, {lowest}{product.price or '?'} {product.currency}, {stock}, {product.url}"
 
 
 def _wanted(text: str) -> list[str]:

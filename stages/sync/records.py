@@ -20,6 +20,7 @@ MOST_DIGITS = 15  # of an amount, before its point
 ENDS_A_LINE = {"p", "br", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6"}
 UNSEEN = {"script", "style"}
 
+Written = str | int | float | None  # an amount: plugins make numbers of what are strings
 Id = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 Read = TypeVar("Read")
 
@@ -30,6 +31,7 @@ class BadRecord(Exception):
 
 class Product(msgspec.Struct, frozen=True, kw_only=True):
     """`price` is what it costs now, with `currency` the shop's, as a decimal in digits; None where it has none.
+    Where it `varies`, it is the lowest: the product comes in sizes, say.
     `stock` is how many there are, None where the shop does not count. Times are in ms."""
 
     id: int
@@ -41,6 +43,7 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     stock: int | None
     available: bool
     published: bool
+    varies: bool
     url: str
     about: str
     modified_ms: int
@@ -90,9 +93,10 @@ class _Product(msgspec.Struct):
     id: Id
     date_modified_gmt: str | None
     name: str = ""
-    sku: str = ""
-    price: str = ""
-    regular_price: str = ""
+    sku: str | None = ""
+    price: Written = ""
+    regular_price: Written = ""
+    type: str = ""
     stock_quantity: float | None = None
     stock_status: str = ""
     status: str = ""
@@ -104,7 +108,7 @@ class _Product(msgspec.Struct):
 class _Item(msgspec.Struct):
     name: str | None = None
     quantity: float = 1
-    total: str = "0"
+    total: Written = "0"
 
 
 class _Billing(msgspec.Struct):
@@ -118,7 +122,7 @@ class _Billing(msgspec.Struct):
 class _Order(msgspec.Struct):
     id: Id
     status: str
-    total: str
+    total: Written
     currency: str
     date_modified_gmt: str | None
     date_created_gmt: str | None = None
@@ -142,13 +146,14 @@ def product(raw: msgspec.Raw, currency: str) -> Product:
     return Product(
         id=read.id,
         name=_line(text_of(read.name)),
-        sku=_line(read.sku),
+        sku=_line(read.sku or ""),
         price=_amount("price", read.price),
         regular_price=_amount("regular_price", read.regular_price),
         currency=currency,
         stock=_stock(read.stock_quantity),
         available=read.stock_status != "outofstock",
         published=read.status == "publish",
+        varies=read.type in ("variable", "grouped"),
         url=_line(read.permalink),
         about=text_of(read.short_description or read.description),
         modified_ms=_ms("date_modified_gmt", read.date_modified_gmt),
@@ -209,8 +214,9 @@ def _decoded(decode: Callable[[msgspec.Raw], Read], raw: msgspec.Raw) -> Read:
         raise BadRecord(str(error)) from None
 
 
-def _amount(name: str, written: str) -> str | None:
+def _amount(name: str, given: Written) -> str | None:
     """An amount in plain digits, with a point; None where there is none. Raises BadRecord."""
+    written = "" if given is None else str(given)
     if not written.strip():
         return None
     try:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     case,
     delete,
+    false,
     func,
     literal,
     or_,
@@ -42,6 +43,7 @@ products = Table(
     Column("stock", BigInteger),
     Column("available", Boolean, nullable=False),
     Column("published", Boolean, nullable=False),
+    Column("varies", Boolean, nullable=False, server_default=false()),
     Column("url", Text, nullable=False),
     Column("about", Text, nullable=False),
     Column("words", Text, nullable=False),  # of its name, as `words_of` has them, a space around each

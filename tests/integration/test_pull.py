@@ -132,6 +132,15 @@ async def test_what_changes_while_pages_are_turned_is_not_missed(desk: Desk) -> 
     assert {row["id"] for row in rows} == set(desk.shop.products.records), "and a full pull has it to the letter"
 
 
+async def test_a_product_is_read_however_its_price_is_written(desk: Desk) -> None:
+    for number, price in enumerate(("12.50", 12.5, 12, "", None), 1):
+        desk.shop.product(number, LONG_AGO, price=price, sku=None, type="variable" if number == 2 else "simple")
+    assert (await desk.pull()).bad == 0
+    found = await desk.store.products_named("padaria", ["bolo"], 5)
+    assert {product.id: product.price for product in found} == {1: "12.50", 2: "12.5", 3: "12", 4: None, 5: None}
+    assert [product.id for product in found if product.varies] == [2]
+
+
 async def test_a_date_that_is_yet_to_come_hides_no_change_before_it(desk: Desk) -> None:
     desk.shop.product(1, LONG_AGO)
     desk.shop.product(2, time.time() + 300 * DAY)

@@ -63,6 +63,7 @@ def product(number: int, name: str, price: str | None = "45", **fields: Any) -> 
         "stock": None,
         "available": True,
         "published": True,
+        "varies": False,
         "url": f"https://shop.example/p/{number}",
         "about": "",
         "modified_ms": NOW,
@@ -233,6 +234,14 @@ async def test_what_fits_but_for_a_word_is_said_to_be_the_nearest(store: ShopSto
     await has(store, product(1, "Bolo de Chocolate"))
     first, second, _ = (await reply(answers, "Tem bolo de chocolate branco?")).splitlines()
     assert (first, second) == ("O mais parecido que encontrei:", "Bolo de Chocolate: R$ 45,00")
+
+
+async def test_of_what_comes_in_sizes_the_price_is_the_lowest(store: ShopStore, answers: ShopAnswers) -> None:
+    await has(store, product(1, "Camiseta", "30", varies=True))
+    assert await reply(answers, "Preço da camiseta?") == (
+        "Camiseta: a partir de R$ 30,00\nhttps://shop.example/p/1"
+    )
+    assert "- Camiseta, from 30 BRL" in await answers.facts(asked("Preço da camiseta?"))
 
 
 async def test_several_that_fit_are_told_a_few_of(store: ShopStore, answers: ShopAnswers) -> None:
