@@ -24,7 +24,7 @@ COLLECTION = {
     *("status", "include", "exclude"),
 }
 STATUSES = {"pending", "processing", "on-hold", "completed", "cancelled", "refunded", "failed"}
-UNLISTED = {"trash", "auto-draft"}  # found by their id alone; drafts of checkouts are listed, as with HPOS
+UNLISTED = {"trash", "auto-draft"}  # drafts of checkouts are listed, as with HPOS
 
 Record = dict[str, Any]
 Answer = Callable[[web.Request], Awaitable[web.Response | None]]
@@ -45,12 +45,12 @@ class Collection:
     def put(self, record: Record) -> None:
         self.drop(record["id"])
         self.records[record["id"]] = record
-        if record["status"] not in UNLISTED:
+        if _is_listed(record):
             bisect.insort(self._order, (str(record["date_modified_gmt"]), record["id"]))
 
     def drop(self, id: int) -> None:  # noqa: A002
         old = self.records.pop(id, None)
-        if old and old["status"] not in UNLISTED:
+        if old and _is_listed(old):
             self._order.remove((str(old["date_modified_gmt"]), id))
 
     def find(self, after: str, before: str) -> range:
@@ -97,6 +97,7 @@ class Shop:
             "stock_status": "instock",
             "stock_quantity": None,
             "type": "simple",
+            "parent_id": 0,
             "permalink": f"https://shop.example/p/{id}",
             "short_description": "",
             "description": "<p>Bom</p>",
@@ -270,6 +271,11 @@ class Shop:
 def problem(status: int, code: str, message: str, **headers: str) -> web.Response:
     body = {"code": code, "message": message, "data": {"status": status}}
     return web.json_response(body, status=status, headers=headers)
+
+
+def _is_listed(record: Record) -> bool:
+    """Others are found by their id alone."""
+    return record["status"] not in UNLISTED and record.get("type") != "variation"
 
 
 def _is_good(name: str, value: str) -> bool:

@@ -85,6 +85,11 @@ class _Status(msgspec.Struct):
     status: str = ""
 
 
+class _Kind(msgspec.Struct):
+    type: str = ""
+    parent_id: int = 0
+
+
 class _Dated(msgspec.Struct):
     date_modified_gmt: str | None = None
 
@@ -97,6 +102,7 @@ class _Product(msgspec.Struct):
     price: Written = ""
     regular_price: Written = ""
     type: str = ""
+    parent_id: int = 0
     stock_quantity: float | None = None
     stock_status: str = ""
     status: str = ""
@@ -137,6 +143,7 @@ _product = msgspec.json.Decoder(_Product).decode
 _order = msgspec.json.Decoder(_Order).decode
 _named = msgspec.json.Decoder(_Named).decode
 _status = msgspec.json.Decoder(_Status).decode
+_kind = msgspec.json.Decoder(_Kind).decode
 _dated = msgspec.json.Decoder(_Dated).decode
 
 
@@ -197,6 +204,15 @@ def status_of(raw: msgspec.Raw) -> str:
         return _status(raw).status
     except (ValueError, RecursionError):
         return ""
+
+
+def parent_of(raw: msgspec.Raw) -> int:
+    """The id of the product that this is a variation of; 0 where it is none."""
+    try:
+        kind = _kind(raw)
+    except (ValueError, RecursionError):
+        return 0
+    return kind.parent_id if kind.type == "variation" else 0
 
 
 def modified_ms(raw: msgspec.Raw) -> int | None:

@@ -105,6 +105,17 @@ async def test_one_that_is_gone_or_in_the_trash_is_forgotten(desk: Desk) -> None
     assert await desk.store.products_named("padaria", ["bolo"], 5) == []
 
 
+async def test_of_a_variation_its_product_is_looked_at(desk: Desk) -> None:
+    desk.shop.product(3, time.time(), name="Camiseta", type="variable")
+    desk.shop.product(4, time.time(), name="Camiseta - Azul, M", type="variation", parent_id=3)
+    assert await desk.change("products", 4) == "kept"
+    found = await desk.store.products_named("padaria", ["camiseta"], 5)
+    assert [product.name for product in found] == ["Camiseta"]
+    desk.shop.products.drop(3)
+    assert await desk.change("products", 4) == "gone"
+    assert await desk.store.products_named("padaria", ["camiseta"], 5) == []
+
+
 async def test_a_shop_that_is_away_is_asked_later_and_a_closed_one_not(desk: Desk) -> None:
     answers = [problem(502, "bad", "Bad gateway"), problem(403, "woocommerce_rest_cannot_view", "No.")]
 
@@ -380,7 +391,13 @@ async def test_other_topics_and_pings_are_taken_and_left_aside(client: Client) -
     assert (ping.status, (await ping.json())["ignored"]) == (200, "a ping")
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"id": "x"}', b'{"id": 0}', b"\xff"])
-async def test_what_is_no_record_is_named(client: Client, body: bytes) -> None:
-    status, answer = await told(client, body)
-    assert status == 400, answer
+async def test_what_is_deleted_has_its_id_in_words(client: Client) -> None:
+    assert (await told(client, b'{"id": "727"}', topic="order.deleted"))[1]["jobId"]
+
+
+UNSEEN = b'{"code": "woocommerce_rest_product_invalid_id", "message": "Invalid ID.", "data": {"status": 404}}'
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"id": "x"}', b'{"id": 0}', b"\xff", b"[" * 5_000, UNSEEN])
+async def test_what_is_no_record_is_taken_and_left_aside(client: Client, body: bytes) -> None:
+    assert await told(client, body) == (200, {"jobId": "", "ignored": "no record in it"})
