@@ -14,6 +14,8 @@ from stages.sync.rest import PER_PAGE, WOOCOMMERCE, Shop, WordPress, read
 
 ORDERS = f"{WOOCOMMERCE}/orders"
 
+AT_ONCE = 4  # notes to one shop
+PATIENCE = 2  # times as long as a call may take; what was written by then is found the next time
 UNKNOWN = "pending"  # what WooCommerce makes of a status that it does not know
 
 Asked = tuple[Context, PushOrder]
@@ -58,19 +60,38 @@ class PushHandler:
     async def _push(self, tenant: str, asked: Sequence[Asked]) -> list[tuple[Context, Any]]:
         """What becomes of each job of one tenant."""
         try:
-            shop = shop_of(self._shops, tenant)
-            noted = [await self._note(shop, ctx, job) for ctx, job in asked]
-            statuses = await self._statuses(shop, asked)  # as late as can be: somebody may pay meanwhile
-            changed = await self._change(
-                shop, statuses, [job for (_, job), why in zip(asked, noted, strict=True) if not why]
-            )
-        except ShopAway as error:
-            return [(ctx, Retry(error.pause(ctx.enqueued_ms), str(error), counts=False)) for ctx, _ in asked]
+            # The jobs of all other shops of the batch wait for this one's.
+            async with asyncio.timeout(PATIENCE * self._wordpress.timeout):
+                return await self._pushed(shop_of(self._shops, tenant), asked)
+        except (ShopAway, TimeoutError) as error:
+            away = error if isinstance(error, ShopAway) else ShopAway(f"the shop of {tenant!r} is too slow")
+            return [(ctx, Retry(away.pause(ctx.enqueued_ms), str(away), counts=False)) for ctx, _ in asked]
         except (ShopError, Permanent) as error:
             return [(ctx, Bury(str(error))) for ctx, _ in asked]
+
+    async def _pushed(self, shop: Shop, asked: Sequence[Asked]) -> list[tuple[Context, Any]]:
+        noted = await self._notes(shop, asked)
+        statuses = await self._statuses(shop, asked)  # as late as can be: somebody may pay meanwhile
+        wanted = [job for (_, job), why in zip(asked, noted, strict=True) if not why]
+        changed = await self._change(shop, statuses, wanted)
         return [
             (ctx, why or _outcome(job, statuses, changed)) for (ctx, job), why in zip(asked, noted, strict=True)
         ]
+
+    async def _notes(self, shop: Shop, asked: Sequence[Asked]) -> list[Bury | None]:
+        """Of each, why its note cannot be written, if it cannot."""
+        few = asyncio.Semaphore(AT_ONCE)
+
+        async def note(ctx: Context, job: PushOrder) -> Bury | None:
+            async with few:
+                return await self._note(shop, ctx, job)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(note(ctx, job)) for ctx, job in asked]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def _statuses(self, shop: Shop, asked: Sequence[Asked]) -> dict[int, str]:
         """Of the orders that there are."""
@@ -84,7 +105,7 @@ class PushHandler:
         """Why it cannot be written, if it cannot."""
         path, mark = f"{ORDERS}/{job.id}/notes", f"[{ctx.job_id}]"
         try:
-            if job.note and mark not in "".join(each.note for each in await self._notes(shop, path)):
+            if job.note and mark not in "".join(each.note for each in await self._written(shop, path)):
                 await self._wordpress.post(
                     shop, path, {"note": f"{job.note} {mark}", "customer_note": False}, _Note
                 )
@@ -96,7 +117,7 @@ class PushHandler:
             return Bury(str(error))
         return None
 
-    async def _notes(self, shop: Shop, path: str) -> list[_Note]:
+    async def _written(self, shop: Shop, path: str) -> list[_Note]:
         return await self._wordpress.get(shop, path, {"_fields": "note"}, list[_Note])
 
     async def _change(self, shop: Shop, now: Mapping[int, str], jobs: Sequence[PushOrder]) -> dict[int, _Order]:

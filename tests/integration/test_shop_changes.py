@@ -1,5 +1,6 @@
 """What a shop's webhooks tell, what vendors are told of it, and what the shop is told of the chat."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -49,7 +50,7 @@ class Desk:
         self.refusing, self.database = "", database
         self.checked: Callable[[str, SendVendor], SendVendor] | None = None
         self.changed = ChangedHandler(feeds, shops, wordpress, self.store, Paid(self.store, self._check))
-        self.push = PushHandler(shops, wordpress)
+        self.push, self.wordpress = PushHandler(shops, wordpress), wordpress
         self.added: list[Job] = []
 
     def _check(self, tenant: str, payload: SendVendor) -> SendVendor:
@@ -305,6 +306,30 @@ async def test_one_bad_order_holds_up_no_other(desk: Desk) -> None:
     assert isinstance(bad, Bury)
     assert "no status 'no-such'" in bad.reason
     assert good == {"status": "on-hold"}
+
+
+async def test_a_slow_shop_ends_its_part_of_a_batch_and_goes_on_the_next_time(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 7):
+        desk.shop.order(number, time.time(), status="pending")
+    slow, hang = set[str](), asyncio.Event()
+
+    async def stalls(request: web.Request) -> None:
+        slow.add(request.path)
+        if len(slow) == 6:
+            await hang.wait()
+
+    desk.shop.before = stalls
+    monkeypatch.setattr(desk.wordpress, "timeout", 0.2)
+    jobs = [PushOrder(number, note="Comprovante", status="on-hold") for number in range(1, 7)]
+    outcomes = await desk.pushed(*jobs)
+    assert {type(outcome) for outcome in outcomes} == {Retry}
+    assert not any(outcome.counts for outcome in outcomes)
+    assert "too slow" in outcomes[0].error
+    hang.set()
+    assert await desk.pushed(*jobs, attempt=2) == [{"status": "on-hold"}] * 6
+    assert [len(desk.shop.notes[number]) for number in range(1, 7)] == [1] * 6
 
 
 async def test_what_cannot_be_pushed_now_is_pushed_later(desk: Desk) -> None:
