@@ -24,6 +24,7 @@ USER_ID = re.compile(r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}", re.ASCII)
 # Mobile numbers that WhatsApp's ids have in an older form: Brazil's without the ninth digit, Mexico's with a 1.
 BRAZIL_OLD = re.compile(r"(55[1-9][1-9])([6-9]\d{7})", re.ASCII)
 MEXICO_OLD = re.compile(r"(52)1(\d{10})", re.ASCII)
+ARGENTINA = re.compile(r"\+549?(\d{10})", re.ASCII)
 
 UNREADABLE = {
     NumberParseException.INVALID_COUNTRY_CODE: "not a number of any country",
@@ -42,6 +43,14 @@ IMPOSSIBLE = {
 def is_user_id(to: str) -> bool:
     """Whether it is a business-scoped user id: WhatsApp's for a person who does not show a phone number."""
     return USER_ID.fullmatch(to) is not None
+
+
+def also_written(number: str) -> list[str]:
+    """A normalised number, and how else shops may have it: Argentina's mobile ones have a 9 when they are dialled
+    from abroad, and in WhatsApp's ids, that nobody there writes."""
+    if found := ARGENTINA.fullmatch(number):
+        return [f"+549{found[1]}", f"+54{found[1]}"]
+    return [number]
 
 
 def recipient_key(to: str) -> str:

@@ -197,7 +197,8 @@ def _meaning(shop: Shop, status: int, retry_after: str, problem: _Problem | None
     if status in PASSING or status >= 500 or (status == 403 and not code):  # a firewall says 403, too
         return ShopAway(text, float(retry_after) if retry_after.isdecimal() else None)
     if not code or code == "rest_no_route" or status in (401, 403):
-        return ShopClosed(f"{text}; see the setting sync.shops.{shop.tenant}, and what its key may do in the shop")
+        where = f"see the setting sync.shops.{shop.tenant}, and what its key may do in the shop"
+        return ShopClosed(f"{text}; {where}; behind a proxy the shop must be told that it is asked over https")
     if status in (404, GONE) or code.endswith("invalid_id"):
         return RecordUnknown(text)
     return RecordRefused(text, code)

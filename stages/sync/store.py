@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline import RiachoError
 from pipeline.message import now_ms
+from stages.notification.phone import also_written
 from stages.store import Bulk, Database, metadata
 from stages.sync.records import Item, Order, Product
 from stages.words import words_of
@@ -234,7 +235,7 @@ class ShopStore:
 
     async def orders_of(self, tenant: str, phone: str, limit: int) -> list[Order]:
         """The latest orders of a customer, by their number as it is normalised; newest first."""
-        here = orders.c.tenant == tenant, orders.c.phone == phone
+        here = orders.c.tenant == tenant, orders.c.phone.in_(also_written(phone))
         latest = orders.c.created_ms.desc(), orders.c.id.desc()
         return await self._orders(select(orders).where(*here).order_by(*latest).limit(limit))
 

@@ -132,6 +132,14 @@ async def test_a_number_in_its_older_form_is_the_same_customer(store: ShopStore,
     assert "Pedido 7" in await reply(answers, "Cadê meu pedido?", chat="551187654321")
 
 
+@pytest.mark.parametrize("written", ["+541123456789", "+5491123456789"])
+async def test_argentinas_mobile_numbers_are_known_without_their_nine(
+    store: ShopStore, answers: ShopAnswers, written: str
+) -> None:
+    await has(store, order(7, phone=written.removeprefix("+")))
+    assert "Pedido 7" in await reply(answers, "Cadê meu pedido?", chat="5491123456789")
+
+
 async def test_a_status_that_a_plugin_brought_is_said_as_it_is_called(
     store: ShopStore, answers: ShopAnswers
 ) -> None:
