@@ -8,15 +8,16 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Index,
     String,
     Table,
     Text,
+    bindparam,
     case,
     delete,
     false,
     func,
-    literal,
     or_,
     select,
     text,
@@ -27,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pipeline import RiachoError
 from pipeline.message import now_ms
 from stages.notification.phone import also_written
-from stages.store import Bulk, Database, metadata
+from stages.store import Bulk, Database, Rows, metadata
 from stages.sync.records import Item, Order, Product
 from stages.words import words_of
 
@@ -52,6 +53,18 @@ products = Table(
     Column("seen_ms", BigInteger, nullable=False),
 )
 Index("products_by_seen", products.c.tenant, products.c.seen_ms)
+
+# Which published products have a word in their names: a table of all names would be read for each question.
+product_words = Table(
+    "product_words",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("word", String, primary_key=True),
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+# Not by tenant first: SQLite would take it for questions, and read all of the tenant's.
+Index("product_words_by_id", product_words.c.id, product_words.c.tenant, product_words.c.word)
 
 orders = Table(
     "orders",
@@ -98,6 +111,8 @@ pulls = Table(
 )
 
 HOLD = 120_000  # ms that a pull may be silent; a page takes a third of that at most
+LONGEST_WORD = 64  # characters; nobody asks for a longer one
+LIKELY = 200  # products with the most of the words asked for, of which the best are taken
 TABLES = {"products": products, "orders": orders}
 OURS = ("told_ms", "proof_url")  # what no shop says of an order
 
@@ -134,6 +149,7 @@ class ShopStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._keeping = {kind: _Keeping(database, table) for kind, table in TABLES.items()}
+        self._naming = _Naming(database)
 
     async def begin(self, tenant: str, kind: str, holder: str) -> Pull:
         """Take hold of a pull. Raises HeldByAnother while another try has it."""
@@ -166,24 +182,22 @@ class ShopStore:
     ) -> Pull:
         """Records of a page, that others of it are `gone`, and that all before `position_ms` are kept: all or
         nothing. Raises HeldByAnother where this try is not the one that pulls any more."""
-        table = TABLES[pull.kind]
         async with self._database.transaction() as connection:
             moved = await self._put_on(connection, pull, position_ms=position_ms)
-            if found:
-                await self._keeping[pull.kind](connection, pull.tenant, found)
+            await self._keep(connection, pull.tenant, pull.kind, found)
             if gone:
-                await connection.execute(delete(table).where(table.c.tenant == pull.tenant, table.c.id.in_(gone)))
+                await self._forget(connection, pull.tenant, pull.kind, gone)
         return moved
 
     async def keep_one(self, tenant: str, kind: str, found: Product | Order) -> None:
         """A record by itself, whoever pulls; an older version than is kept changes nothing."""
         async with self._database.transaction() as connection:
-            await self._keeping[kind](connection, tenant, [found])
+            await self._keep(connection, tenant, kind, [found])
 
     async def forget_one(self, tenant: str, kind: str, id: int) -> bool:  # noqa: A002
         """It is no longer in the shop; whether it was known."""
-        table = TABLES[kind]
-        return await self._database.write(delete(table).where(table.c.tenant == tenant, table.c.id == id)) > 0
+        async with self._database.transaction() as connection:
+            return await self._forget(connection, tenant, kind, [id]) > 0
 
     async def unseen(self, pull: Pull, limit: int) -> list[tuple[int, int]]:
         """What a full pull has not met, though it has met all there is: ids, and when each was modified."""
@@ -194,12 +208,10 @@ class ShopStore:
 
     async def sweep(self, pull: Pull, ids: Sequence[int]) -> int:
         """Delete those of these that are still unseen: a webhook may come meanwhile; how many."""
-        table = TABLES[pull.kind]
-        unseen = table.c.id.in_(ids), table.c.seen_ms < pull.full_began_ms
+        unseen = TABLES[pull.kind].c.seen_ms < pull.full_began_ms
         async with self._database.transaction() as connection:
             await self._put_on(connection, pull)
-            gone = await connection.execute(delete(table).where(table.c.tenant == pull.tenant, *unseen))
-        return gone.rowcount
+            return await self._forget(connection, pull.tenant, pull.kind, ids, unseen)
 
     async def end(self, pull: Pull) -> None:
         """It has come to its end for this time."""
@@ -243,17 +255,38 @@ class ShopStore:
         """Published products that have any of these words in their name, those with the most of them first."""
         if not words:
             return []
-        has = [products.c.words.contains(f" {word} ", autoescape=True) for word in words]
-        score = sum((case((one, 1), else_=0) for one in has), start=literal(0))
-        wanted = products.c.tenant == tenant, products.c.published, or_(*has)
-        best = score.desc(), func.length(products.c.words), products.c.id
-        query = select(products).where(*wanted).order_by(*best).limit(limit)
-        return [_product(row) for row in await self._database.read(query)]
+        here, score = product_words.c.tenant == tenant, func.count().label("score")
+        ranked = select(product_words.c.id, score).where(here, product_words.c.word.in_(words))
+        ranked = ranked.group_by(product_words.c.id).order_by(score.desc(), product_words.c.id).limit(LIKELY)
+        scores = {row["id"]: row["score"] for row in await self._database.read(ranked)}
+        known = select(products).where(products.c.tenant == tenant, products.c.id.in_(scores))
+        found = [_product(row) for row in await self._database.read(known)]
+        return sorted(found, key=lambda each: (-scores[each.id], len(each.name), each.id))[:limit]
 
     async def pull(self, tenant: str, kind: str) -> Pull | None:
         """How far it is, without taking hold of it."""
         found = await self._database.read(select(pulls).where(pulls.c.tenant == tenant, pulls.c.kind == kind))
         return Pull(**found[0]) if found else None
+
+    async def _keep(
+        self, connection: AsyncConnection, tenant: str, kind: str, found: Sequence[Product | Order]
+    ) -> None:
+        if not found:
+            return
+        await self._keeping[kind](connection, tenant, found)
+        if kind == "products":
+            await self._naming(connection, tenant, [record.id for record in found])
+
+    async def _forget(
+        self, connection: AsyncConnection, tenant: str, kind: str, ids: Sequence[int], *where: ColumnElement[bool]
+    ) -> int:
+        """Delete those of these; how many."""
+        table = TABLES[kind]
+        gone = delete(table).where(table.c.tenant == tenant, table.c.id.in_(ids), *where)
+        count = (await connection.execute(gone)).rowcount
+        if kind == "products":
+            await self._naming(connection, tenant, ids)
+        return count
 
     async def _orders(self, query: Any) -> list[Order]:
         return [_order(row) for row in await self._database.read(query)]
@@ -291,6 +324,32 @@ class _Keeping:
         once = {record.id: record for record in sorted(found, key=lambda record: record.modified_ms)}
         rows = [_row(tenant, record, seen, self._names) for _, record in sorted(once.items())]
         await connection.execute(self._insert, self._bulk.parameters(rows))
+
+
+class _Naming:
+    """Has `product_words` say of some products what `products` does."""
+
+    def __init__(self, database: Database) -> None:
+        words = product_words.c
+        tenant = bindparam("tenant", type_=String)
+        self._ids, self._pairs = Rows(database, [products.c.id]), Rows(database, [words.id, words.word])
+        mine = products.c.tenant == tenant, products.c.published, self._ids.has(products.c.id)
+        self._names = select(products.c.id, products.c.words).where(*mine)
+        self._known = select(words.id, words.word).where(words.tenant == tenant, self._ids.has(words.id))
+        self._delete = delete(product_words).where(words.tenant == tenant, self._pairs.has(words.id, words.word))
+        self._new = Bulk(database, product_words, ["tenant", "id", "word"])
+
+    async def __call__(self, connection: AsyncConnection, tenant: str, ids: Sequence[int]) -> None:
+        """In the transaction that wrote these, which nobody else can write meanwhile."""
+        which = {"tenant": tenant} | self._ids.parameters([[number] for number in ids])
+        names = await connection.execute(self._names, which)
+        wanted = {(number, word) for number, name in names for word in name.split() if len(word) <= LONGEST_WORD}
+        known = {(number, word) for number, word in await connection.execute(self._known, which)}
+        if gone := known - wanted:
+            await connection.execute(self._delete, {"tenant": tenant} | self._pairs.parameters([*gone]))
+        if new := sorted(wanted - known):
+            rows = self._new.parameters([(tenant, number, word) for number, word in new])
+            await connection.execute(self._new.insert.on_conflict_do_nothing(), rows)
 
 
 def _row(tenant: str, record: Product | Order, seen: int, names: Sequence[str]) -> list[Any]:

@@ -45,6 +45,15 @@ INSERT INTO messages VALUES ('shop', 'b', '1', 'in', 'x', 5000, false, 4000);
 INSERT INTO senders VALUES ('shop', true, 7, 1, 131042, 'payment', 6)
 """
 
+# Two, of which one is not published.
+PRODUCTS = """
+INSERT INTO products (tenant, id, name, sku, currency, available, published, url, about, words, modified_ms,
+    seen_ms)
+VALUES
+    ('shop', 1, 'Bolo', '', 'BRL', true, true, '', '', ' bolo milho milho 1 ', 0, 0),
+    ('shop', 2, 'Bolo', '', 'BRL', true, false, '', '', ' bolo milho 2 ', 0, 0)
+"""
+
 # Ends itself as soon as it has made the table `media`, which is not the last.
 KILLED = """
 import asyncio, os, signal, sys
@@ -114,6 +123,18 @@ async def test_a_database_from_before_migrations_keeps_all_and_gets_what_is_new(
     assert await rows(engine, "SELECT tenant, code, reason FROM senders") == [("shop", 131042, "payment")]
     chats = await rows(engine, "SELECT tenant, chat, started_ms, last_ms, held FROM conversations ORDER BY chat")
     assert chats == [("shop", "a", 1000, 9000, False), ("shop", "b", 5000, 5000, False)]
+
+
+async def test_products_that_are_known_are_found_by_their_words(url: str, engine: AsyncEngine) -> None:
+    async with Database(url):
+        pass
+    await run(engine, "DROP TABLE product_words")
+    await run(engine, "UPDATE riacho_revision SET version_num = '0005'")
+    await run(engine, PRODUCTS)
+    async with Database(url):
+        assert await differences(engine) == []
+    found = await rows(engine, "SELECT tenant, word, id FROM product_words ORDER BY word")
+    assert found == [("shop", "1", 1), ("shop", "bolo", 1), ("shop", "milho", 1)]
 
 
 async def test_a_database_is_migrated_once(url: str, engine: AsyncEngine) -> None:

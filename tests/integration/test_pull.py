@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -17,7 +18,7 @@ from stages.store import Database
 from stages.sync.pull import PRODUCTS, Pulled, PullHandler, orders_feed
 from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
-from stages.sync.store import ShopStore, orders, products, pulls
+from stages.sync.store import ShopStore, orders, product_words, products, pulls
 from tests.support import context_of
 from tests.woocommerce import KEY, SECRET, Shop, gmt, problem
 
@@ -54,6 +55,13 @@ class Desk:
     async def names(self) -> list[str]:
         rows = await self.database.read(select(products.c.name).order_by(products.c.id))
         return [row["name"] for row in rows]
+
+    async def check_words(self) -> None:
+        """Products are found by the names that they have, and nothing else is."""
+        named = await self.database.read(select(products.c.id, products.c.words).where(products.c.published))
+        found = await self.database.read(select(product_words.c.id, product_words.c.word))
+        wanted = {(row["id"], word) for row in named for word in row["words"].split()}
+        assert {(row["id"], row["word"]) for row in found} == wanted
 
     async def count(self, table: Any = products) -> int:
         (row,) = await self.database.read(select(func.count().label("n")).select_from(table))
@@ -130,6 +138,25 @@ async def test_what_changes_while_pages_are_turned_is_not_missed(desk: Desk) -> 
     await desk.pull(full=True)
     rows = await desk.database.read(select(products.c.id))
     assert {row["id"] for row in rows} == set(desk.shop.products.records), "and a full pull has it to the letter"
+    await desk.check_words()
+
+
+async def test_a_product_is_found_by_the_name_it_has_now(desk: Desk) -> None:
+    for number in range(1, 5):
+        desk.shop.product(number, LONG_AGO, name=f"Bolo de milho {number} " + "x" * 65)
+    await desk.pull()
+    assert await desk.store.products_named("padaria", ["x" * 65], 5) == [], "nobody asks for that"
+    desk.shop.product(1, time.time(), name="Torta de limão")
+    desk.shop.product(2, time.time(), name="Bolo de milho 2", status="draft")
+    desk.shop.product(3, time.time(), status="trash")
+    desk.shop.products.drop(4)
+    await desk.pull(full=True)
+    await desk.check_words()
+    assert await desk.store.products_named("padaria", ["milho"], 5) == []
+    assert [product.id for product in await desk.store.products_named("padaria", ["limao"], 5)] == [1]
+    older = msgspec.structs.replace((await desk.store.products_named("padaria", ["limao"], 5))[0], modified_ms=1)
+    await desk.store.keep_one("padaria", "products", msgspec.structs.replace(older, name="Bolo"))
+    assert await desk.store.products_named("padaria", ["bolo"], 5) == [], "an older version changes nothing"
 
 
 async def test_a_product_is_read_however_its_price_is_written(desk: Desk) -> None:
