@@ -13,14 +13,16 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from api import stand_in
+from api import stand_in, stand_in_shop
 from api.load import QueueLoad
 from api.processes import ProcessTree, stop_signal
 from api.queues import NotificationView
 from api.signatures import sign
 from api.stand_in import StandIn
+from api.stand_in_shop import StandInShop
 from api.status import status_table
 from config import Secret, Settings, replaced, telemetry
+from config.settings import Shop
 from pipeline.views import JobView
 
 PHONE_NUMBER_ID = "106540352242922"  # ours; the tenant of the sample chat
@@ -43,6 +45,8 @@ CHAT = (
     Said("5511987654321", voice="pedido-pizzas.ogg"),
     Said("14155550123", text="Hello, how much is a large pizza?"),
     Said("34655501234", text="Hola, ya hice la transferencia, le mando el comprobante."),
+    Said("5511987654321", text="Quanto custa a pizza de calabresa?"),
+    Said("5511987654321", text="E cadê o meu pedido?"),
     Said("5511987654321", voice="obrigado.ogg"),
 )
 
@@ -69,9 +73,9 @@ async def run(settings: Settings) -> bool:
     """The demo on a server that runs; True when every reply has gone out."""
     show = Show()
     try:
-        whatsapp = StandIn(samples())
-        async with whatsapp.running() as graph_url:
-            settings = _own(settings, graph_url)
+        whatsapp, shop = StandIn(samples()), StandInShop(CHAT[0].customer)
+        async with whatsapp.running() as graph_url, shop.running() as shop_url:
+            settings = _own(settings, graph_url, shop_url)
             whatsapp.webhook = f"{_address(settings)}/webhooks/whatsapp"
             whatsapp.app_secret = settings.whatsapp.app_secret.reveal()
             show.step("starting API, worker and transcriber")
@@ -100,6 +104,8 @@ async def _chat(settings: Settings, whatsapp: StandIn, show: Show) -> None:
     async with aiohttp.ClientSession(_address(settings)) as http:
         await wait_until_ready(http)
         show.step(f"API answers on {_address(settings)}")
+        for kind in ("products", "orders"):
+            await _pull(http, kind, show)
         secret = settings.whatsapp.app_secret.reveal()
         following = [await _say(http, secret, said, show) for said in CHAT]
         ends = await asyncio.gather(*(_follow(http, jobs, said, show) for jobs, said in following))
@@ -109,8 +115,9 @@ async def _chat(settings: Settings, whatsapp: StandIn, show: Show) -> None:
                 await _show_trace(http, job, said, url, show)
 
 
-def _own(settings: Settings, graph_url: str) -> Settings:
-    """Settings of this demo: made-up secrets, a free port, our stand-in in WhatsApp's place."""
+def _own(settings: Settings, graph_url: str, shop_url: str) -> Settings:
+    """Settings of this demo: made-up secrets, a free port, our stand-ins in WhatsApp's and the shop's places."""
+    shop = Shop(url=shop_url, key=Secret(stand_in_shop.KEY), secret=Secret(stand_in_shop.SECRET))
     return replaced(
         settings,
         # Apart from whatever else a configured Redis holds: the demo must not work other people's jobs.
@@ -127,6 +134,7 @@ def _own(settings: Settings, graph_url: str) -> Settings:
             "graph_url": graph_url,
         },
         notification={"channel": "whatsapp"},
+        sync={"shops": {PHONE_NUMBER_ID: shop}},
         # Nobody is to hear of a demo, and its messages are no customers'.
         email={"host": ""},
         fallback={"url": Secret("")},
@@ -164,6 +172,17 @@ async def wait_until_ready(http: aiohttp.ClientSession) -> None:
             pass
         await asyncio.sleep(0.05)
     raise StepFailed(f"the API did not come up within {START_DEADLINE:g} s")
+
+
+async def _pull(http: aiohttp.ClientSession, kind: str, show: Show) -> None:
+    """What the shop has, into the database."""
+    request = {"kind": kind, "tenant": PHONE_NUMBER_ID, "payload": {"full": True}}
+    async with http.post("/queue/sync/jobs", json=request) as answer:
+        if answer.status != 202:
+            raise StepFailed(f"POST /queue/sync/jobs answered {answer.status}: {await answer.text()}")
+        job_id = (await answer.json())["jobId"]
+    view = await _finished(http, f"/queue/job/sync/{job_id}", show)
+    show.step(f"{job_id} the shop's {kind} are known: {view.result['kept']}")
 
 
 async def _say(http: aiohttp.ClientSession, secret: str, said: Said, show: Show) -> tuple[list[str], Said]:

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,13 @@ class StandIn:
         self._notes = notes
         self._telling: set[asyncio.Task[None]] = set()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
+    def running(self) -> AbstractAsyncContextManager[str]:
         """Its address, while it lasts."""
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/media/{file}", self._download),
-                web.get("/{version}/{media_id}", self._describe),
-                web.post("/{version}/{number}/messages", self._take),
-            ]
+        return serving(
+            web.get("/media/{file}", self._download),
+            web.get("/{version}/{media_id}", self._describe),
+            web.post("/{version}/{number}/messages", self._take),
         )
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
 
     async def _describe(self, request: web.Request) -> web.Response:
         _check_login(request)
@@ -83,6 +72,20 @@ class StandIn:
                 headers = {"X-Hub-Signature-256": sign(body, self.app_secret)}
                 async with http.post(self.webhook, data=body, headers=headers) as answer:
                     answer.raise_for_status()
+
+
+@asynccontextmanager
+async def serving(*routes: web.RouteDef) -> AsyncIterator[str]:
+    """These on a port of this machine; its address."""
+    app = web.Application()
+    app.add_routes(routes)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 def event(number: str, **what: list[dict[str, Any]]) -> dict[str, Any]:

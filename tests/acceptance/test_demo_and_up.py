@@ -43,7 +43,10 @@ def test_the_demo_shows_a_voice_note_go_in_and_a_reply_go_out_twice(tmp_path: Pa
         assert "reply to 5511987654321: 'Anotado!" in ended.stdout
         assert "reply to 14155550123: 'Let me check the price" in ended.stdout
         assert "reply to 34655501234: '¡Gracias!" in ended.stdout
-        assert "WhatsApp took all 5 replies, and says that they were delivered" in ended.stdout
+        assert "the shop's products are known: 3" in ended.stdout
+        assert "reply to 5511987654321: 'Pizza de calabresa: R$ 49,90" in ended.stdout
+        assert "reply to 5511987654321: 'Pedido 1042 (R$ 105,90): pago, em preparação.'" in ended.stdout
+        assert "WhatsApp took all 7 replies, and says that they were delivered" in ended.stdout
         assert "every reply has gone out" in ended.stdout
         assert ended.stderr == ""
 

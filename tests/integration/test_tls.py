@@ -495,7 +495,9 @@ async def test_where_there_is_no_ipv6_the_other_addresses_are_listened_on(
 
 def test_the_demo_speaks_http_whatever_is_configured(authority: Authority) -> None:
     files = authority.issue("server").http
-    own = demo._own(load({"http": files | {"tls_client_ca": "x"}}, environ={}), "http://127.0.0.1:1")
+    own = demo._own(
+        load({"http": files | {"tls_client_ca": "x"}}, environ={}), "http://127.0.0.1:1", "http://127.0.0.1:2"
+    )
     assert certificates_of(own.http) is None
 
 
