@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.peers.entrants import ALL, PEERS
-from benchmarks.reports.markdown import number, row
+from benchmarks.reports.markdown import knob, number, row
 from benchmarks.reports.plots import draw
 from benchmarks.reports.report import Report, read_all
 
@@ -22,7 +22,7 @@ def document(folder: Path) -> Path:
 
 
 def _part(report: Report, folder: Path) -> Iterator[str]:
-    knobs = ", ".join(f"{name} {_knob(value)}" for name, value in report.knobs.items())
+    knobs = ", ".join(f"{name} {knob(value)}" for name, value in report.knobs.items())
     yield from (
         f"## {report.scenario}",
         "",
@@ -45,10 +45,6 @@ def _part(report: Report, folder: Path) -> Iterator[str]:
         "Versions: " + "; ".join(f"{name} {value}" for name, value in report.versions.items()) + ".",
         "",
     )
-
-
-def _knob(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:,g}"
 
 
 def figures(report: Report, of: dict[str, float]) -> str:

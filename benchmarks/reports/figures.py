@@ -10,14 +10,25 @@ BETTER: dict[tuple[str, ...], bool | None] = {
     ("_per_second", "_vs_"): True,
     ("_ms", "memory", "cpu_", "lost_at", "error", "seconds", "_mb"): False,
 }
+AROUND_ZERO = ("lost_at", "cpu_more_at", "overtaken")
 MEASURED = (*(peer.name for peer in PEERS), "fastify_bullmq")
 
 
 def is_peers(name: str) -> bool:
     """Whether it is measured of a peer alone: a ratio to one is of both."""
-    return "_vs_" not in name and any(
+    return "_vs_" not in name and involves_peer(name)
+
+
+def involves_peer(name: str) -> bool:
+    """Whether it is not there where a peer cannot be measured."""
+    return name.endswith("_best_python_peer") or any(
         name.endswith(f"_{peer}") or name.startswith(f"{peer}_") for peer in MEASURED
     )
+
+
+def is_around_zero(name: str) -> bool:
+    """Whether it is a share of which several times as much may still be nothing."""
+    return any(part in name for part in AROUND_ZERO)
 
 
 def more_is_better(name: str) -> bool | None:

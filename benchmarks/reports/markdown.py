@@ -12,3 +12,7 @@ def number(value: float | None) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def knob(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,g}"

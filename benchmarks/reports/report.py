@@ -94,6 +94,11 @@ class Report(msgspec.Struct):
         spread = {name: spread_of(found) for name, found in rounds.items() if len(found) > 1}
         return cls(scenario, knobs, figures | dict(more or {}), caveats, spread)
 
+    @property
+    def title(self) -> str:
+        """What tells it from the others of a folder."""
+        return f"{self.scenario} {self.knobs.get('database', '')}".strip()
+
     def show(self) -> None:
         console = Console(highlight=False)
         console.print(f"{self.scenario}: {', '.join(f'{name} {value}' for name, value in self.knobs.items())}")
@@ -134,11 +139,17 @@ def read(file: Path) -> Report:
 
 
 def read_all(folder: Path) -> list[Report]:
-    """All in a folder. Raises NoReport, too where there are none."""
+    """All in a folder. Raises NoReport, too where there are none, or two of the same."""
     files = sorted(folder.glob("*.json"))
     if not files:
         raise NoReport(f"there is no report in {folder}; what makes them is `python -m benchmarks run SCENARIO…`")
-    return [read(file) for file in files]
+    found: dict[str, tuple[Path, Report]] = {}
+    for file in files:
+        report = read(file)
+        first, _ = found.setdefault(report.title, (file, report))
+        if first != file:
+            raise NoReport(f"{first} and {file} are both of {report.title}: take one of them away")
+    return [report for _, report in found.values()]
 
 
 def _processor() -> str:

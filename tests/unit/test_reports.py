@@ -12,7 +12,7 @@ from benchmarks.reports import readme
 from benchmarks.reports.comparison import Change, compare
 from benchmarks.reports.document import document
 from benchmarks.reports.figures import is_peers, more_is_better
-from benchmarks.reports.report import Plot, Report, read, spread_of
+from benchmarks.reports.report import NoReport, Plot, Report, read, read_all, spread_of
 
 pytestmark = pytest.mark.unit
 
@@ -28,9 +28,8 @@ def write(file: Path, **rounds: list[float]) -> Path:
 def changed(
     tmp_path: Path, before: list[float], after: list[float], figure: str = "bulk_add_per_second"
 ) -> list[Change]:
-    return compare(
-        write(tmp_path / "a.json", **{figure: before}), write(tmp_path / "b.json", **{figure: after}), 0.1
-    )
+    old = write(tmp_path / "a.json", **{figure: before})
+    return compare(old, write(tmp_path / "b.json", **{figure: after}), 0.1).changes
 
 
 def test_a_report_has_medians_and_the_rounds_they_are_of(tmp_path: Path) -> None:
@@ -50,8 +49,10 @@ def test_a_report_has_medians_and_the_rounds_they_are_of(tmp_path: Path) -> None
         ([100, 110, 90] * 5, [80, 83, 77] * 5, True),
         ([100, 101, 99], [80, 102, 70], None),  # what was before is within the rounds of after
         ([100, 101, 99], [95, 96, 94], None),  # less than a tenth
-        ([100], [70], None),  # once
+        ([100], [72], None),  # once
         ([100], [50], True),
+        ([0], [5], False),
+        ([5], [0], True),
     ],
 )
 def test_what_is_outside_of_both_their_rounds_is_a_change(
@@ -71,9 +72,31 @@ def test_a_spread_has_the_next_median_nineteen_times_of_twenty() -> None:
 
 def test_more_milliseconds_are_worse_and_peers_are_not_judged(tmp_path: Path) -> None:
     (change,) = changed(tmp_path, [5.0], [9.0], "p99_ms_at_half_load")
-    assert change == Change("engine", "p99_ms_at_half_load", 5.0, 9.0, 0.8, worse=True)
+    assert change == Change("engine", "p99_ms_at_half_load", 5.0, 9.0, worse=True)
     assert changed(tmp_path, [5.0], [9.0], "p99_ms_at_half_load_bullmq") == []
     assert changed(tmp_path, [5.0], [9.0], "jobs") == [], "nobody knows what is better"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse"),
+    [
+        ([-0.02, -0.03, -0.01], [0.2, 0.21, 0.19], True),
+        ([0.2, 0.21, 0.19], [-0.02, -0.03, -0.01], False),
+        ([0.01, 0.01, 0.01], [0.03, 0.03, 0.03], None),  # three times as much is little
+        ([0.0, 0.0, 0.0], [0.2, 0.2, 0.2], True),
+    ],
+)
+def test_a_share_around_zero_changes_by_a_difference(
+    tmp_path: Path, before: list[float], after: list[float], *, worse: bool | None
+) -> None:
+    found = changed(tmp_path, before, after, "lost_at_1_percent")
+    assert [change.worse for change in found] == ([] if worse is None else [worse])
+
+
+def test_a_rate_measured_once_can_become_worse_at_any_tolerance(tmp_path: Path) -> None:
+    before = write(tmp_path / "a.json", bulk_add_per_second=[100.0])
+    after = write(tmp_path / "b.json", bulk_add_per_second=[40.0])
+    assert compare(before, after, 0.3).worse
 
 
 @pytest.mark.parametrize(
@@ -118,6 +141,53 @@ def test_compare_ends_with_1_where_something_became_worse(tmp_path: Path) -> Non
     assert "| engine | `bulk_add_per_second` | 100 | 50.0 | -50% | **worse** |" in found.output
     same = CliRunner().invoke(app, ["compare", str(before), str(before)])
     assert (same.exit_code, same.output) == (0, "Nothing changed beyond the noise.\n")
+
+
+def test_what_has_no_scenario_in_common_is_not_compared(tmp_path: Path) -> None:
+    engine = write(tmp_path / "engine.json", bulk_add_per_second=[100.0])
+    (tmp_path / "chat.json").write_bytes(Report.of("chat", {}, {}, []).as_json())
+    found = CliRunner().invoke(app, ["compare", str(engine), str(tmp_path / "chat.json")], env={"COLUMNS": "500"})
+    assert found.exit_code == 2
+    assert "no scenario is both in" in found.output
+
+
+def test_a_figure_that_is_gone_is_said_and_no_success(tmp_path: Path) -> None:
+    before = write(tmp_path / "a.json", bulk_add_per_second=[100.0], single_add_per_second=[9.0])
+    after = write(tmp_path / "b.json", bulk_add_per_second=[100.0], consume_per_second=[9.0])
+    found = CliRunner().invoke(app, ["compare", str(before), str(after)])
+    assert found.exit_code == 1
+    assert "**missing** engine: `single_add_per_second` was measured, and is not." in found.output
+    assert "engine: `consume_per_second` was not measured, and is." in found.output
+
+
+def test_what_a_missing_peer_was_measured_by_is_not_missed(tmp_path: Path) -> None:
+    ratios = {
+        name: [9.0] for name in ("consume_vs_bullmq", "consume_vs_best_python_peer", "consume_per_second_arq")
+    }
+    before = write(tmp_path / "a.json", bulk_add_per_second=[100.0], **ratios)
+    assert compare(before, write(tmp_path / "b.json", bulk_add_per_second=[100.0]), 0.1) == ([], [], [])
+
+
+def test_what_was_measured_otherwise_is_said(tmp_path: Path) -> None:
+    before = write(tmp_path / "a" / "engine.json", bulk_add_per_second=[100.0], single_add_per_second=[9.0])
+    write(tmp_path / "a" / "idle.json").write_bytes(Report.of("idle", {}, {}, []).as_json())
+    report = Report.of("engine", {"jobs": 2}, {"bulk_add_per_second": [100.0]}, [])
+    report.versions["machine"] = "a larger one"
+    after = write(tmp_path / "b" / "engine.json")
+    after.write_bytes(report.as_json())
+    found = compare(before.parent, after.parent, 0.1)
+    assert not found.worse, "with other knobs another figure may be measured"
+    assert found.notes[0] == f"idle is only in {before.parent}."
+    assert found.notes[1] == "engine: `single_add_per_second` was measured, and is not."
+    assert found.notes[2].startswith("engine was measured otherwise: jobs 1, now 2; machine ")
+    assert found.notes[2].endswith(", now a larger one.")
+
+
+def test_two_reports_of_the_same_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "new" / "one.json", bulk_add_per_second=[100.0])
+    write(tmp_path / "new" / "other.json", bulk_add_per_second=[50.0])
+    with pytest.raises(NoReport, match=r"one\.json and .*other\.json are both of engine"):
+        read_all(tmp_path / "new")
 
 
 def test_what_is_no_report_is_named(tmp_path: Path) -> None:
