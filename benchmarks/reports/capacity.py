@@ -27,7 +27,8 @@ def _head(report: Report, wanted: Wanted) -> Iterator[str]:
         f"{number(wanted.rate)} messages a second, {wanted.audio:.0%} of them voice notes; over a day "
         f"{number(wanted.daily)}; {number(wanted.outage)} s without workers; all at {wanted.busy:.0%} of its most."
     )
-    yield f"Costs as of {report.taken} (commit {report.commit or 'unknown'}) on {report.versions['machine']}."
+    taken, commit = report.taken or "unknown", report.commit or "unknown"
+    yield f"Costs as of {taken} (commit {commit}) on {report.machine}."
 
 
 def _table(costs: Costs, wanted: Wanted) -> Iterator[str]:

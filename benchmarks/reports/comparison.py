@@ -101,7 +101,7 @@ def _note(found: Comparison, old: Report, new: Report) -> None:
     gone = [f"{old.title}: `{name}` was measured, and is not." for name in _only(old, new)]
     (found.notes if knobs else found.missing).extend(gone)
     found.notes.extend(f"{old.title}: `{name}` was not measured, and is." for name in _only(new, old))
-    if differences := [*knobs, *_differences(_machine(old), _machine(new))]:
+    if differences := [*knobs, *_differences({"machine": old.machine}, {"machine": new.machine})]:
         found.notes.append(f"{old.title} was measured otherwise: {'; '.join(differences)}.")
 
 
@@ -109,10 +109,6 @@ def _only(one: Report, other: Report) -> list[str]:
     """Riacho's figures that are judged, and that only one has. A peer may be missing on a machine."""
     names = (name for name in one.figures if name not in other.figures and more_is_better(name) is not None)
     return [name for name in names if not involves_peer(name)]
-
-
-def _machine(report: Report) -> Mapping[str, str]:
-    return {"machine": report.versions.get("machine", "unknown")}
 
 
 def _differences(old: Mapping[str, float | str], new: Mapping[str, float | str]) -> list[str]:

@@ -26,7 +26,7 @@ def _part(report: Report, folder: Path) -> Iterator[str]:
     yield from (
         f"## {report.scenario}",
         "",
-        f"{knobs}. Taken {report.taken}, commit {report.commit or 'unknown'}.",
+        f"{knobs}. Taken {report.taken or 'unknown'}, commit {report.commit or 'unknown'}.",
         "",
     )
     contested = contestants(report)
@@ -40,11 +40,8 @@ def _part(report: Report, folder: Path) -> Iterator[str]:
         file = draw(plot, folder / f"{report.scenario}-{name}.png")
         yield from (f"![{plot.title}]({file.name})", "")
     yield from (f"- {caveat}" for caveat in report.caveats)
-    yield from (
-        "",
-        "Versions: " + "; ".join(f"{name} {value}" for name, value in report.versions.items()) + ".",
-        "",
-    )
+    versions = report.versions or {"machine": report.machine}
+    yield from ("", "Versions: " + "; ".join(f"{name} {value}" for name, value in versions.items()) + ".", "")
 
 
 def figures(report: Report, of: dict[str, float]) -> str:

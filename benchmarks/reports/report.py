@@ -68,7 +68,7 @@ class Plot(msgspec.Struct):
 
 class Report(msgspec.Struct):
     """`figures` is flat: a name says its unit, its value is a number. `spread` is of those that are medians of
-    rounds, see `spread_of`."""
+    rounds, see `spread_of`. Where and when is of the measurement, made by `of`: empty in files that do not say."""
 
     scenario: str
     knobs: dict[str, float | str]
@@ -76,9 +76,9 @@ class Report(msgspec.Struct):
     caveats: list[str]
     spread: dict[str, tuple[float, float]] = {}
     plots: dict[str, Plot] = {}
-    versions: dict[str, str] = msgspec.field(default_factory=versions)
-    commit: str = msgspec.field(default_factory=commit)
-    taken: str = msgspec.field(default_factory=now)  # when
+    versions: dict[str, str] = {}
+    commit: str = ""
+    taken: str = ""  # when
 
     @classmethod
     def of(
@@ -89,15 +89,20 @@ class Report(msgspec.Struct):
         caveats: list[str],
         more: Mapping[str, float] | None = None,
     ) -> Self:
-        """The medians of what was found in several rounds, and `more` that is none."""
+        """The medians of what was found just now in several rounds, and `more` that is none."""
         figures = {name: statistics.median(found) for name, found in rounds.items() if found}
         spread = {name: spread_of(found) for name, found in rounds.items() if len(found) > 1}
-        return cls(scenario, knobs, figures | dict(more or {}), caveats, spread)
+        figures |= more or {}
+        return cls(scenario, knobs, figures, caveats, spread, versions=versions(), commit=commit(), taken=now())
 
     @property
     def title(self) -> str:
         """What tells it from the others of a folder."""
         return f"{self.scenario} {self.knobs.get('database', '')}".strip()
+
+    @property
+    def machine(self) -> str:
+        return self.versions.get("machine", "unknown")
 
     def show(self) -> None:
         console = Console(highlight=False)

@@ -42,7 +42,7 @@ def measure(
     """The highest rate that the chat keeps up with here: predicted by the model of CAPACITY.md, and measured."""
     figures = uvloop.run(_checked(audio / 100, seconds, notes, exact))
     knobs: dict[str, float | str] = {"audio": audio, "seconds": seconds, "notes": notes, "exact": exact}
-    return Report("capacity-check", knobs, figures, CAVEATS)
+    return Report.of("capacity-check", knobs, {}, CAVEATS, figures)
 
 
 async def _checked(audio: float, seconds: float, notes: int, exact: float) -> dict[str, float]:

@@ -58,7 +58,7 @@ async def measure(
             figures = await _cleaned(store, rate)
             figures |= await _left(store, messages)
     knobs: dict[str, float | str] = {"messages": messages, "database": database.partition(":")[0], "rate": rate}
-    return Report("cleanup", knobs, figures, CAVEATS)
+    return Report.of("cleanup", knobs, {}, CAVEATS, figures)
 
 
 async def _cleaned(database: Database, rate: float) -> dict[str, float]:

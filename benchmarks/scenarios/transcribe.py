@@ -142,7 +142,7 @@ async def measure(
         figures |= await _arriving(settings, together.transcriber, notes, rate, seconds)
     knobs: dict[str, float | str] = {"batch": batch, "rounds": rounds, "notes": len(notes)}
     knobs |= {"audio_seconds": sum(note.seconds for note in notes), "model": model, "device": together.device}
-    return Report("transcribe", knobs, figures, CAVEATS)
+    return Report.of("transcribe", knobs, {}, CAVEATS, figures)
 
 
 async def _compare(

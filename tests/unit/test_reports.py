@@ -40,6 +40,15 @@ def test_a_report_has_medians_and_the_rounds_they_are_of(tmp_path: Path) -> None
     assert "cores" in report.versions["machine"]
 
 
+def test_a_file_that_does_not_say_where_and_when_it_was_taken_is_not_of_here_and_now(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text(
+        '{"scenario": "engine", "knobs": {"jobs": 1}, "figures": {"bytes": 1}, "caveats": []}'
+    )
+    report = read(tmp_path / "old.json")
+    assert (report.versions, report.commit, report.taken) == ({}, "", "")
+    assert "jobs 1. Taken unknown, commit unknown." in document(tmp_path).read_text()
+
+
 @pytest.mark.parametrize(
     ("before", "after", "worse"),
     [
