@@ -27,7 +27,10 @@ COMMITTED = Path(__file__).parent / "results"
 app = typer.Typer(help="Measure Riacho.", no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(highlight=False, stderr=True)
 
-Json = Annotated[Path | None, typer.Option("--json", help="Write knobs, versions and figures to this file.")]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write knobs, versions and figures to this file.", dir_okay=False, writable=True),
+]
 Folder = Annotated[Path, typer.Option(help="Where a report has its files.")]
 
 
@@ -74,7 +77,10 @@ def run(
 @app.command()
 def report(
     folder: Folder = LATEST,
-    into: Annotated[Path | None, typer.Option("--readme", help="A page to put its figures into, too.")] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option("--readme", help="A page to put its figures into, too.", exists=True, dir_okay=False),
+    ] = None,
 ) -> None:
     """Write report.md and its plots from the files that `run` left in a folder."""
     with _named():
@@ -88,7 +94,7 @@ def compare(
     before: Annotated[Path, typer.Argument(help="A file of JSON, or a folder of them.")],
     after: Annotated[Path, typer.Argument(help="The same, of later.")],
     tolerance: Annotated[
-        float, typer.Option(help="What is not more than that slower is noise, as a fraction.")
+        float, typer.Option(help="What is not more than that slower is noise, as a fraction.", min=0)
     ] = 0.1,
 ) -> None:
     """Say what became slower or faster beyond the noise; exits with 1 if something is slower, or missing."""
@@ -102,10 +108,15 @@ def compare(
 def capacity(
     rate: Annotated[float, typer.Option(help="Messages a second when there are most.", min=0.001)],
     audio: Annotated[float, typer.Option(help="How many of a hundred are voice notes.", min=0, max=100)] = 0,
-    daily: Annotated[float | None, typer.Option(help="Messages a second over a whole day, if fewer.")] = None,
-    outage: Annotated[float, typer.Option(help="Seconds without workers that Redis is to survive.")] = 600,
-    busy: Annotated[float, typer.Option(help="How much of what it can do anything is to do, in %.")] = 70,
-    cores: Annotated[int, typer.Option(help="Of a machine; this one's, if not said.")] = os.cpu_count() or 1,
+    daily: Annotated[
+        float | None, typer.Option(help="Messages a second over a whole day, if fewer.", min=0)
+    ] = None,
+    outage: Annotated[float, typer.Option(help="Seconds without workers that Redis is to survive.", min=0)] = 600,
+    busy: Annotated[
+        float, typer.Option(help="How much of what it can do anything is to do, in %.", min=1, max=100)
+    ] = 70,
+    cores: Annotated[int, typer.Option(help="Of a machine; this one's, if not said.", min=1)] = os.cpu_count()
+    or 1,
     folder: Annotated[Path, typer.Option(help="Where chat.json is.")] = COMMITTED,
 ) -> None:
     """Say how many processes and partitions and how much Redis memory so many messages a second take."""
@@ -117,10 +128,8 @@ def capacity(
         busy=busy / 100,
         cores=cores,
     )
-    try:
+    with _named():
         typer.echo(capacity_page.page(folder, wanted))
-    except (FileNotFoundError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def _command(name: str) -> Callable[..., None]:
@@ -130,6 +139,8 @@ def _command(name: str) -> Callable[..., None]:
     to = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Json)
 
     def command(json: Path | None = None, **knobs: Any) -> None:
+        if json and not json.parent.is_dir():
+            raise typer.BadParameter(f"{json} cannot be written: there is no folder {json.parent}, make it first")
         with _named():
             found = _measured(measure, **knobs)
         found.show()

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.environments import Unavailable
 
-class NotInstalled(Exception):
+
+class NotInstalled(Unavailable):
     """There are no programs of PostgreSQL's here."""
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from benchmarks.capacity import FULL, HIGH_WATER, Costs, Needs, Wanted, needs
 from benchmarks.reports.markdown import number, row
-from benchmarks.reports.report import Report, read
+from benchmarks.reports.report import NoReport, Report, read
 
 
 def page(folder: Path, wanted: Wanted) -> str:
-    """By the costs in a folder's chat.json. Raises FileNotFoundError, or ValueError where it has none."""
+    """By the costs in a folder's chat.json. Raises NoReport, too where it has none."""
     file = folder / "chat.json"
     if not file.exists():
-        raise FileNotFoundError(f"{file} is not there: python -m benchmarks run chat --folder {folder} makes it")
+        raise NoReport(f"{file} is not there: python -m benchmarks run chat --folder {folder} makes it")
     report = read(file)
     try:
         costs = Costs.of(report.figures)
     except ValueError as error:
-        raise ValueError(f"{file} says not what messages cost: {error}; measure chat with --notes 16") from None
+        raise NoReport(f"{file} says not what messages cost: {error}; measure chat with --notes 16") from None
     return "\n".join([*_head(report, wanted), "", *_table(costs, wanted), "", *_notes(folder, costs, wanted)])
 
 
@@ -62,8 +62,8 @@ def _notes(folder: Path, costs: Costs, wanted: Wanted) -> Iterator[str]:
     if servers > 1:
         yield f"- One Redis does not do that: commands have one core. Split the shops over {math.ceil(servers)}."
     check = folder / "capacity-check.json"
-    if check.exists():
-        error = read(check).figures["capacity_error_fraction"]
+    error = read(check).figures.get("capacity_error_fraction") if check.exists() else None
+    if error is not None:
         yield f"- Where the model says the measured machine is full, and where it was: {error:.0%} apart at most."
     else:
         yield "- Nobody has checked the model there: python -m benchmarks run capacity-check does."

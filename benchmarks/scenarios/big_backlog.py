@@ -39,9 +39,9 @@ Points = list[tuple[float, float]]
 
 def measure(
     *,
-    jobs: Annotated[int, typer.Option(help="Jobs that wait.")] = 10_000_000,
-    drain: Annotated[int, typer.Option(help="Jobs that are worked off.")] = 200_000,
-    fill_seconds: Annotated[float, typer.Option(help="How long one may fill, but for a step.")] = 60.0,
+    jobs: Annotated[int, typer.Option(help="Jobs that wait.", min=1)] = 10_000_000,
+    drain: Annotated[int, typer.Option(help="Jobs that are worked off.", min=1)] = 200_000,
+    fill_seconds: Annotated[float, typer.Option(help="How long one may fill, but for a step.", min=0.001)] = 60.0,
     peers: Annotated[str, typer.Option(help="Which peers, each installed on its first use.")] = EVERY,
 ) -> Report:
     """Memory, adding, first result and drain rate with 10 million jobs waiting; Riacho's beside its peers'."""

@@ -34,10 +34,14 @@ CAVEATS = [
 
 def measure(
     *,
-    audio: Annotated[float, typer.Option(help="How many of a hundred in the mix are voice notes; 0: no mix.")] = 5,
-    seconds: Annotated[float, typer.Option(help="How long each rate is tried.")] = 10,
-    notes: Annotated[int, typer.Option(help="Voice notes at once, for what they cost.")] = 32,
-    exact: Annotated[float, typer.Option(help="How close the rates on both sides of the limit are.")] = 0.06,
+    audio: Annotated[
+        float, typer.Option(help="How many of a hundred in the mix are voice notes; 0: no mix.", min=0, max=100)
+    ] = 5,
+    seconds: Annotated[float, typer.Option(help="How long each rate is tried.", min=1)] = 10,
+    notes: Annotated[int, typer.Option(help="Voice notes at once, for what they cost.", min=1)] = 32,
+    exact: Annotated[
+        float, typer.Option(help="How close the rates on both sides of the limit are.", min=0.001)
+    ] = 0.06,
 ) -> Report:
     """The highest rate that the chat keeps up with here: predicted by the model of CAPACITY.md, and measured."""
     figures = uvloop.run(_checked(audio / 100, seconds, notes, exact))

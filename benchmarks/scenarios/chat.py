@@ -4,7 +4,9 @@ Texts and voice notes come at a fixed rate to the processes that `riacho up` sta
 plot; and what a message costs is measured for the capacity page. The transcriber is a real one (Whisper `base`).
 """
 
+import math
 from collections import defaultdict
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -15,6 +17,7 @@ from benchmarks.parts.contest import Rounds
 from benchmarks.parts.costs import costs_of
 from benchmarks.parts.openloop import Pace
 from benchmarks.parts.usage import MILLION
+from benchmarks.peers.environments import Unavailable
 from benchmarks.reports.report import Plot, Report
 
 QUICK = {"seconds": 4, "rounds": 3, "loads": "20,60,120", "notes": 16}
@@ -32,19 +35,29 @@ CAVEATS = [
 
 def measure(
     *,
-    rate: Annotated[float, typer.Option(help="Messages a second, sent on time whatever the answers do.")] = 40,
-    audio: Annotated[float, typer.Option(help="How many of a hundred are voice notes.")] = 2,
-    seconds: Annotated[float, typer.Option(help="Length of a round, and of each load.")] = 10,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 3,
+    rate: Annotated[
+        float, typer.Option(help="Messages a second, sent on time whatever the answers do.", min=1)
+    ] = 40,
+    audio: Annotated[float, typer.Option(help="How many of a hundred are voice notes.", min=0, max=100)] = 2,
+    seconds: Annotated[float, typer.Option(help="Length of a round, and of each load.", min=1)] = 10,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 3,
     loads: Annotated[str, typer.Option(help="Messages a second, of the plot.")] = "20,40,60,80,100,120,140",
-    notes: Annotated[int, typer.Option(help="Voice notes at once, for what they cost; 0: no costs.")] = 32,
+    notes: Annotated[int, typer.Option(help="Voice notes at once, for what they cost; 0: no costs.", min=0)] = 32,
 ) -> Report:
     """From webhook to reply, texts and voice notes at a fixed rate and at several; and what a message costs."""
     pace = Pace(rate, seconds, WARM_UP)
-    rates = [float(each) for each in loads.split(",") if each.strip()]
     knobs: dict[str, float | str] = {"rate": rate, "audio": audio, "seconds": seconds, "rounds": rounds}
     knobs |= {"loads": loads, "notes": notes}
-    return uvloop.run(_measured(knobs, pace, audio / 100, rounds, rates, notes))
+    return uvloop.run(_measured(knobs, pace, audio / 100, rounds, rates_of(loads), notes))
+
+
+def rates_of(loads: str) -> list[float]:
+    """Raises Unavailable."""
+    with suppress(ValueError):
+        rates = [float(each) for each in loads.split(",") if each.strip()]
+        if all(0 < rate < math.inf for rate in rates):
+            return rates
+    raise Unavailable(f"--loads {loads!r} is to be messages a second, above 0, with commas between: 20,40,60")
 
 
 async def _measured(

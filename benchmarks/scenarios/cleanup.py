@@ -19,6 +19,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmarks.parts import postgres
+from benchmarks.peers.environments import Unavailable
 from benchmarks.reports.report import Report
 from pipeline import Context, Job
 from pipeline.message import Delivery, now_ms, seal, unseal
@@ -44,9 +45,9 @@ CAVEATS = [
 
 async def measure(
     *,
-    messages: Annotated[int, typer.Option(help="Old messages, and as many fresh ones.")] = 1_000_000,
+    messages: Annotated[int, typer.Option(help="Old messages, and as many fresh ones.", min=PER_CHAT)] = 1_000_000,
     database: Annotated[str, typer.Option(help="sqlite, postgresql, or the address of an empty one.")] = "sqlite",
-    rate: Annotated[float, typer.Option(help="Messages a second that the chat records meanwhile.")] = 100,
+    rate: Annotated[float, typer.Option(help="Messages a second that the chat records meanwhile.", min=1)] = 100,
 ) -> Report:
     """Old chats deleted among as many fresh ones while chat goes on: how fast, and how long chat has to wait."""
     with tempfile.TemporaryDirectory() as folder, _address(database, Path(folder)) as url:
@@ -131,8 +132,12 @@ def _address(database: str, folder: Path) -> Iterator[str]:
             yield postgres.address(cluster)
     elif database == "sqlite":
         yield sqlite_file(folder / "riacho.db").render_as_string()
-    else:
+    elif "://" in database:
         yield database
+    else:
+        raise Unavailable(
+            f"--database {database!r} is to be sqlite, postgresql, or an address: postgresql+asyncpg://…"
+        )
 
 
 async def _fill(url: str, name: str, number: int, at_ms: int) -> None:

@@ -42,7 +42,7 @@ CAVEATS = [
 
 def measure(
     *,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 7,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 7,
     peers: Annotated[str, typer.Option(help="Which peers, each installed on its first use.")] = EVERY,
 ) -> Report:
     """Seconds from starting a process to its first job settled; Riacho and `riacho worker` beside their peers."""

@@ -53,8 +53,8 @@ Lines = dict[str, list[tuple[float, float]]]  # by contestant
 
 def measure(
     *,
-    jobs: Annotated[int, typer.Option(help="Jobs a round.")] = 100_000,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
+    jobs: Annotated[int, typer.Option(help="Jobs a round.", min=1)] = 100_000,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 5,
     peers: Annotated[str, typer.Option(help="Which peers, each installed on its first use.")] = EVERY,
 ) -> Report:
     """Adding, consuming, latency at half load, bytes per waiting job; Riacho's beside its peers'."""

@@ -28,9 +28,9 @@ CAVEATS = [
 
 def measure(
     *,
-    jobs: Annotated[int, typer.Option(help="Jobs a round, orders and parts.")] = 100_000,
-    children: Annotated[int, typer.Option(help="Parts of an order.")] = 10,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
+    jobs: Annotated[int, typer.Option(help="Jobs a round, orders and parts.", min=1)] = 100_000,
+    children: Annotated[int, typer.Option(help="Parts of an order.", min=1)] = 10,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 5,
     peers: Annotated[str, typer.Option(help="Which peers, each installed on its first use.")] = EVERY,
 ) -> Report:
     """Jobs that each hand on several others; Riacho's beside its peers'."""

@@ -77,7 +77,7 @@ class Contestant:
 
 def measure(
     *,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 9,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 9,
     seconds: Annotated[int, typer.Option(help="Length of a round; a stage takes 100,000 jobs.", min=1)] = 1,
 ) -> Report:
     """Jobs taken in over HTTP a second, and their latency at half of that; beside Fastify + BullMQ. Needs wrk."""

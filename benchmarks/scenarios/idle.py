@@ -39,8 +39,8 @@ CAVEATS = [
 
 def measure(
     *,
-    seconds: Annotated[float, typer.Option(help="How long each is looked at.")] = 10.0,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 3,
+    seconds: Annotated[float, typer.Option(help="How long each is looked at.", min=0.1)] = 10.0,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 3,
     peers: Annotated[str, typer.Option(help="Which peers, each installed on its first use.")] = EVERY,
     tree: Annotated[bool, typer.Option(help="Also a whole `riacho up`.")] = True,
 ) -> Report:

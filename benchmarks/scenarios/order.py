@@ -100,9 +100,11 @@ class Conversing:
 
 def measure(
     *,
-    messages: Annotated[int, typer.Option(help="Messages a round.")] = 1_500,
-    burst: Annotated[int, typer.Option(help="Messages that a customer sends one right after the other.")] = 3,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
+    messages: Annotated[int, typer.Option(help="Messages a round.", min=1)] = 1_500,
+    burst: Annotated[
+        int, typer.Option(help="Messages that a customer sends one right after the other.", min=1)
+    ] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 5,
 ) -> Report:
     """What it costs to answer the messages of a chat one after the other."""
     return uvloop.run(_measured(messages, burst, rounds))

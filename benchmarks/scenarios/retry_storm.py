@@ -31,11 +31,11 @@ CAVEATS = [
 
 def measure(
     *,
-    jobs: Annotated[int, typer.Option(help="Jobs a round.")] = 50_000,
+    jobs: Annotated[int, typer.Option(help="Jobs a round.", min=1)] = 50_000,
     backoff: Annotated[
-        float, typer.Option(help="Seconds before the second try; twice that before the third.")
+        float, typer.Option(help="Seconds before the second try; twice that before the third.", min=0.001)
     ] = 0.05,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 5,
     peers: Annotated[str, typer.Option(help="Which peers, each installed on its first use.")] = EVERY,
 ) -> Report:
     """Jobs that fail twice before they come through; Riacho's beside its peers'."""

@@ -53,8 +53,8 @@ class Contestant:
 
 async def measure(
     *,
-    messages: Annotated[int, typer.Option(help="Text messages a round.")] = 400,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 9,
+    messages: Annotated[int, typer.Option(help="Text messages a round.", min=4)] = 400,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 9,
 ) -> Report:
     """The chat's messages a second without tracing, with one trace of a hundred, and with all."""
     async with AsyncExitStack() as stack:

@@ -115,9 +115,11 @@ class Together:
 
 async def measure(
     *,
-    batch: Annotated[int, typer.Option(help="Notes in a model call.")] = 8,
-    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.")] = 3,
-    seconds: Annotated[float, typer.Option(help="How long notes arrive, at twice what one by one can do.")] = 60,
+    batch: Annotated[int, typer.Option(help="Notes in a model call.", min=1)] = 8,
+    rounds: Annotated[int, typer.Option(help="Rounds of which the median counts.", min=1)] = 3,
+    seconds: Annotated[
+        float, typer.Option(help="How long notes arrive, at twice what one by one can do.", min=1)
+    ] = 60,
     model: Annotated[str, typer.Option(help="A Whisper model's name, or its folder.")] = "base",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> Report:
@@ -185,7 +187,7 @@ async def _arriving(
     """Notes come at `rate` a second through the whole stage: stream, worker, model, stored result."""
     async with _working(settings, hearing) as broker:
         loop = asyncio.get_running_loop()
-        started, count = loop.time(), int(rate * seconds)
+        started, count = loop.time(), max(3, int(rate * seconds))
 
         async def follow(note: VoiceNote, due: float) -> float:
             await asyncio.sleep(due - loop.time())

@@ -36,9 +36,11 @@ CAVEATS = [
 
 async def measure(
     *,
-    rate: Annotated[float, typer.Option(help="Webhooks a second, sent on time whatever the answers do.")] = 50,
-    seconds: Annotated[float, typer.Option(help="Length of a round.")] = 10,
-    rounds: Annotated[int, typer.Option(help="Rounds of either kind, of which the median counts.")] = 3,
+    rate: Annotated[
+        float, typer.Option(help="Webhooks a second, sent on time whatever the answers do.", min=1)
+    ] = 50,
+    seconds: Annotated[float, typer.Option(help="Length of a round.", min=1)] = 10,
+    rounds: Annotated[int, typer.Option(help="Rounds of either kind, of which the median counts.", min=1)] = 3,
 ) -> Report:
     """The webhook's latency on an idle machine, and while transcription keeps every core busy."""
     pace, found = Pace(rate, seconds, WARM_UP), defaultdict[str, list[float]](list)

@@ -135,6 +135,8 @@ def test_costs_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     assert "run chat" in CliRunner().invoke(app, command).output
     (tmp_path / "chat.json").write_bytes(Report("chat", {}, {}, []).as_json())
     assert "--notes" in CliRunner().invoke(app, command).output
+    (tmp_path / "chat.json").write_text("[]")
+    assert "no report that" in CliRunner().invoke(app, command, env={"COLUMNS": "500"}).output
 
 
 # ── the measured side ────────────────────────────────────────────────────────────────────────────

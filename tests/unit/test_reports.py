@@ -1,18 +1,22 @@
 """Reports of benchmarks: medians with their spread, what changed between two, the page with its plots."""
 
+import inspect
 import random
 import statistics
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
+from benchmarks.parts import postgres
 from benchmarks.reports import readme
 from benchmarks.reports.comparison import Change, compare
 from benchmarks.reports.document import document
 from benchmarks.reports.figures import is_peers, more_is_better
 from benchmarks.reports.report import NoReport, Plot, Report, read, read_all, spread_of
+from benchmarks.scenarios import NAMES, module_of
 
 pytestmark = pytest.mark.unit
 
@@ -265,3 +269,39 @@ def test_what_can_be_measured_is_listed_with_what_it_is_for() -> None:
     lines = CliRunner().invoke(app, ["list"]).output.splitlines()
     assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
     assert {"engine", "http", "tracing"} <= {line.split()[0] for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("capacity --rate 500 --busy 0", "--busy"),
+        ("capacity --rate 500 --cores 0", "--cores"),
+        ("capacity --rate 500 --outage -1", "--outage"),
+        ("chat --rate 0", "--rate"),
+        ("chat --loads abc", "'abc'"),
+        ("chat --loads 20,0", "'20,0'"),
+        ("capacity-check --notes 0", "--notes"),
+        ("cleanup --database mysql", "'mysql'"),
+        ("tracing --messages 3", "--messages"),
+        ("order --messages 1 --rounds 1 --json missing/x.json", "no folder missing"),
+        ("report --readme missing.md", "missing.md"),
+    ],
+)
+def test_what_is_not_asked_for_rightly_is_named_before_anything_is_measured(command: str, said: str) -> None:
+    found = CliRunner().invoke(app, command.split(), env={"COLUMNS": "500"})
+    assert found.exit_code == 2
+    assert said in found.output
+
+
+def test_no_scenario_takes_a_number_of_which_none_is_enough() -> None:
+    for name in NAMES:
+        for knob in inspect.signature(module_of(name).measure, eval_str=True).parameters.values():
+            number, option = get_args(knob.annotation)
+            assert number not in {int, float} or option.min is not None, f"{name} --{knob.name}"
+
+
+def test_a_program_that_is_missing_leaves_its_scenario_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "programs", lambda: None)
+    found = CliRunner().invoke(app, ["cleanup", "--database", "postgresql"], env={"COLUMNS": "500"})
+    assert found.exit_code == 2
+    assert "PostgreSQL is not installed" in found.output
