@@ -19,6 +19,7 @@ DIGITS = 3
 TICK = 0.001  # seconds; event loops know no shorter sleep
 EARLY = 1e-6  # seconds that are too few to sleep once more
 AT_ONCE = 100
+ENOUGH = 100  # durations for a p99
 
 
 class Latencies:
@@ -38,7 +39,9 @@ class Latencies:
         return float(self._histogram.get_value_at_percentile(percentile)) / 1000
 
     def figures(self) -> dict[str, float]:
-        return {"p50_ms": self.ms(50), "p99_ms": self.ms(99), "max_ms": self.ms(100)}
+        """None where there are none; of few the p99 would be the longest."""
+        found = {"p50_ms": self.ms(50), "max_ms": self.ms(100)} if len(self) else {}
+        return found | ({"p99_ms": self.ms(99)} if len(self) >= ENOUGH else {})
 
 
 @dataclass(frozen=True)

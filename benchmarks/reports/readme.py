@@ -30,7 +30,7 @@ ALONE = {
     "chat": {
         "webhook_p99_ms": "p99 of a webhook's answer, ms",
         "text_p99_ms": "p99 from a text to its reply being out, ms",
-        "audio_p99_ms": "p99 from a voice note to its reply being out, ms",
+        "audio_p50_ms": "median from a voice note to its reply being out, ms",
     },
     "webhook": {
         "idle_p99_ms": "p99 of a webhook's answer on an idle machine, ms",

@@ -15,7 +15,7 @@ import uvloop
 from benchmarks.parts.chat import SHARED, Chat, Talk, running
 from benchmarks.parts.contest import Rounds
 from benchmarks.parts.costs import costs_of
-from benchmarks.parts.openloop import Pace
+from benchmarks.parts.openloop import ENOUGH, Pace
 from benchmarks.parts.usage import MILLION
 from benchmarks.peers.environments import Unavailable
 from benchmarks.reports.report import Plot, Report
@@ -23,12 +23,19 @@ from benchmarks.reports.report import Plot, Report
 QUICK = {"seconds": 4, "rounds": 3, "loads": "20,60,120", "notes": 16}
 WARM_UP = 1.0  # seconds
 MB = 2**20
+PLOTTED = {
+    "text, p50": "text_p50_ms",
+    "text, p99": "text_p99_ms",
+    "voice note, p50": "audio_p50_ms",
+    "webhook, p99": "webhook_p99_ms",
+}
 CAVEATS = [
     SHARED,
     "text and audio: from when a message was due until its reply was out, by the time in its line of the outbox, "
     "to the millisecond; the line is in the file a moment later.",
     "Every message is the first of its chat; rules answer; no receipts come, as WhatsApp would send them.",
     "cost_…: of messages that had to wait and are then worked as fast as can be, without what rest takes.",
+    f"There is a p99 where a round has {ENOUGH} messages of a kind.",
     "A rate was kept up with where the messages without a reply grew by less than a twentieth of what came.",
 ]
 
@@ -55,9 +62,9 @@ def rates_of(loads: str) -> list[float]:
     """Raises Unavailable."""
     with suppress(ValueError):
         rates = [float(each) for each in loads.split(",") if each.strip()]
-        if all(0 < rate < math.inf for rate in rates):
+        if all(1 <= rate < math.inf for rate in rates):
             return rates
-    raise Unavailable(f"--loads {loads!r} is to be messages a second, above 0, with commas between: 20,40,60")
+    raise Unavailable(f"--loads {loads!r} is to be messages a second, 1 or more, with commas between: 20,40,60")
 
 
 async def _measured(
@@ -81,8 +88,7 @@ def figures(talk: Talk) -> dict[str, float]:
     messages = len(talk.replies)
     found = {f"webhook_{name}": value for name, value in talk.webhooks.figures().items()}
     for kind in ("text", "audio"):
-        if latencies := talk.latencies(kind):
-            found |= {f"{kind}_{name}": value for name, value in latencies.figures().items()}
+        found |= {f"{kind}_{name}": value for name, value in talk.latencies(kind).figures().items()}
     found |= {
         "replies_per_second": talk.per_second,
         "kept_up": float(talk.kept_up),
@@ -106,13 +112,9 @@ def _best(sweep: dict[float, Talk]) -> dict[str, float]:
 
 def plot(sweep: dict[float, Talk]) -> Plot:
     """Latency by load."""
+    found = {rate: figures(talk) for rate, talk in sweep.items()}
     lines = {
-        "text, p50": [(rate, talk.latencies("text").ms(50)) for rate, talk in sweep.items()],
-        "text, p99": [(rate, talk.latencies("text").ms(99)) for rate, talk in sweep.items()],
-        "voice note, p50": [
-            (rate, notes.ms(50)) for rate, talk in sweep.items() if (notes := talk.latencies("audio"))
-        ],
-        "webhook, p99": [(rate, talk.webhooks.latencies.ms(99)) for rate, talk in sweep.items()],
+        title: [(rate, of[name]) for rate, of in found.items() if name in of] for title, name in PLOTTED.items()
     }
-    drawn = {name: points for name, points in lines.items() if points}
+    drawn = {title: points for title, points in lines.items() if points}
     return Plot("Chat: latency by load", "messages a second", "ms", drawn, logarithmic=True)

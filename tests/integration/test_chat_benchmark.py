@@ -15,7 +15,8 @@ def test_a_short_run_measures_the_whole_path_and_what_it_costs(monkeypatch: pyte
     report = chat.measure(rate=20, audio=5, seconds=2, rounds=1, loads="10,20", notes=2)
     found = report.figures
     for path in ("webhook", "text", "audio"):
-        assert 0 < found[f"{path}_p50_ms"] <= found[f"{path}_p99_ms"] <= found[f"{path}_max_ms"]
+        assert 0 < found[f"{path}_p50_ms"] <= found[f"{path}_max_ms"]
+        assert f"{path}_p99_ms" not in found, "of 40 messages it would be the longest"
     assert found["text_p50_ms"] < found["audio_p50_ms"], "a note is transcribed first"
     assert 5 < found["replies_per_second"] < 25
     assert found["redis_commands_per_message"] > 5

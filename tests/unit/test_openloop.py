@@ -166,4 +166,11 @@ def test_latencies_have_three_digits_and_never_get_lost() -> None:
     assert len(found) == 4
     assert found.ms(50) == pytest.approx(12.3456, rel=0.001)
     assert found.ms(100) == pytest.approx(3_600_000, rel=0.001)
-    assert Latencies().figures() == {"p50_ms": 0, "p99_ms": 0, "max_ms": 0}
+
+
+def test_there_is_a_p99_where_it_is_not_just_the_longest() -> None:
+    assert recorded([]).figures() == {}
+    assert recorded([0.001] * 99).figures() == pytest.approx({"p50_ms": 1, "max_ms": 1})
+    assert recorded([0.001] * 99 + [1]).figures() == pytest.approx(
+        {"p50_ms": 1, "p99_ms": 1, "max_ms": 1000}, rel=0.01
+    )
