@@ -57,11 +57,13 @@ class Contest:
         self.server = server
         self.standings: list[Standing] = []
         self.left_out: list[str] = []
+        self._asked: list[str] = []
         self._console = Console(highlight=False, stderr=True)
         self._stack = stack
         self._variables = variables or {}
 
     def enter(self, entrants: Sequence[Entrant]) -> None:
+        self._asked = [entrant.name for entrant in entrants if entrant is not RIACHO]
         for entrant in entrants:
             with self._measuring("start", entrant):
                 process = self.process(entrant, self._stack)
@@ -99,6 +101,7 @@ class Contest:
             for standing in self.standings
             for name, found in standing.found.items()
         }
+        knobs = knobs | {"peers": ",".join(self._asked) or "none"}
         report = Report.of(scenario, knobs, rounds | _each(rounds, ratios), caveats + self.left_out)
         report.versions |= {"server": self.server.version()} | {
             standing.entrant.title: _said(standing.process.versions) for standing in self.standings

@@ -93,7 +93,7 @@ def _best(figures: Mapping[str, float], figure: str) -> str:
     if not of:
         return "not measured"
     best = max(of) if more_is_better(figure) else min(of)
-    return f"{number(best)} ({of[best].title})"
+    return f"{number(best)} ({of[best].title}{'' if len(of) > 1 else ', the only one measured'})"
 
 
 def _alone(reports: list[Report]) -> Iterator[str]:

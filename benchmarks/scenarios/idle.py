@@ -49,7 +49,7 @@ def measure(
         for number in range(rounds):
             what = f"round {number + 1} of {rounds}"
             found.each(what, lambda standing: _round(found, standing, seconds))
-        knobs: dict[str, float | str] = {"seconds": seconds, "rounds": rounds}
+        knobs: dict[str, float | str] = {"seconds": seconds, "rounds": rounds, "tree": "yes" if tree else "no"}
         report = found.report("idle", knobs, CAVEATS)
         if tree:
             report.figures |= asyncio.run(_whole(found.server, seconds))

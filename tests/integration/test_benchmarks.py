@@ -24,7 +24,9 @@ def test_a_backlog_takes_memory_and_nothing_else() -> None:
 
 def test_an_idle_worker_takes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idle, "SETTLING", 0.5)
-    figures = idle.measure(seconds=1, rounds=1, peers="", tree=False).figures
+    report = idle.measure(seconds=1, rounds=1, peers="", tree=False)
+    assert report.knobs == {"seconds": 1, "rounds": 1, "tree": "no", "peers": "none"}
+    figures = report.figures
     assert 0 < figures["cpu_seconds_per_hour"] < 360, "a tenth of a core"
     assert 0 < figures["redis_commands_per_second"] < 100
     assert 5 < figures["memory_mb"] < 500

@@ -251,6 +251,9 @@ def test_figures_are_put_between_the_marks_of_a_readme(tmp_path: Path) -> None:
         "consume_per_second": [99_000.0],
         "consume_per_second_bullmq": [9_000.0],
         "consume_per_second_arq": [900.0],
+        "consume_per_second_rq": [700.0],
+        "bulk_add_per_second": [99_000.0],
+        "bulk_add_per_second_streaq": [800.0],
     }
     (tmp_path / "engine.json").write_bytes(Report.of("engine", {}, rounds, []).as_json())
     page = tmp_path / "README.md"
@@ -258,6 +261,7 @@ def test_figures_are_put_between_the_marks_of_a_readme(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["report", "--folder", str(tmp_path), "--readme", str(page)])
     assert found.exit_code == 0
     assert "| engine: jobs worked a second, 100 at a time | 99,000 | 9,000 | 900 (arq) |" in page.read_text()
+    assert "| 99,000 | not measured | 800 (streaQ, the only one measured) |" in page.read_text()
     assert page.read_text().startswith("before\n<!--")
     assert page.read_text().endswith("-->\nafter\n")
     assert "old" not in page.read_text()
