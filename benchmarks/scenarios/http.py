@@ -175,17 +175,25 @@ class Sending:
         self._left = pace.count
 
     async def over(self, contestant: Contestant) -> Offer:
-        """Once all are answered."""
+        """Once all are answered. Raises Unavailable where one is refused, or not answered."""
         loop = asyncio.get_running_loop()
+        self._end: asyncio.Future[None] = loop.create_future()
         host, _, port = contestant.address.removeprefix("http://").partition(":")
-        for _ in range(CONNECTIONS):
-            await loop.create_connection(lambda: Poster(self), host, int(port))
+        connections = [
+            (await loop.create_connection(lambda: Poster(self), host, int(port)))[0] for _ in range(CONNECTIONS)
+        ]
         async for due in self._offer.due():
+            if self._end.done():
+                break
             self._due.append(due)
             self._send()
-        async with asyncio.timeout(START):
-            while self._left:
-                await asyncio.sleep(0.01)
+        try:
+            await asyncio.wait_for(self._end, START)
+        except TimeoutError:
+            raise Unavailable(f"{self._left} jobs had no answer {START:g} s after the last was due") from None
+        finally:
+            for connection in connections:
+                connection.abort()
         return self._offer
 
     def free(self, poster: "Poster", answered: Due | None) -> None:
@@ -193,8 +201,22 @@ class Sending:
         if answered:
             self._offer.answered(answered)
             self._left -= 1
+        if not self._left and not self._end.done():
+            self._end.set_result(None)
         self._free.append(poster)
         self._send()
+
+    def lost(self, poster: "Poster") -> None:
+        """A connection is gone."""
+        if poster in self._free:
+            self._free.remove(poster)
+        else:
+            self.fail("the service closed a connection in place of an answer")
+
+    def fail(self, why: str) -> None:
+        """`over` raises it: what a protocol raises is only logged."""
+        if not self._end.done():
+            self._end.set_exception(Unavailable(why))
 
     def _send(self) -> None:
         while self._due and self._free:
@@ -219,8 +241,11 @@ class Poster(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not data.startswith(b"HTTP/1.1 202 "):  # these answers are small: one comes whole
-            raise Unavailable(f"a job was refused: {data[:300]!r}")
+            self._sending.fail(f"a job was refused: {data[:300]!r}")
         self._sending.free(self, self._due)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._sending.lost(self)
 
 
 def _body(number: int) -> bytes:

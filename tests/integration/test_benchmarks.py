@@ -1,8 +1,14 @@
 """Scenarios of the benchmarks with tiny knobs and nobody but Riacho: they come through, with sensible figures."""
 
+import asyncio
+from typing import cast
+
 import pytest
 
-from benchmarks.scenarios import big_backlog, cold_start, idle, order
+from benchmarks.parts.openloop import Pace
+from benchmarks.peers.environments import Unavailable
+from benchmarks.scenarios import big_backlog, cold_start, http, idle, order
+from benchmarks.scenarios.http import Contestant, Sending
 
 pytestmark = pytest.mark.integration
 
@@ -45,3 +51,37 @@ def test_a_cold_worker_comes_to_its_first_job() -> None:
     assert figures["riacho_worker_import_seconds"] > 0
     assert 0 < figures["riacho_worker_first_job_seconds"] < 40
     assert 5 < figures["memory_mb"] < 500
+
+
+class Refusing(asyncio.Protocol):
+    """Answers so much, and closes; or nothing."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._answer = answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, _: bytes) -> None:
+        if self._answer is not None:
+            self._transport.write(self._answer)
+            self._transport.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", r"a job was refused: .*503"),
+        (b"", "closed a connection in place of an answer"),
+        (None, "2 jobs had no answer"),
+    ],
+)
+async def test_a_service_that_takes_no_jobs_is_not_waited_for(
+    answer: bytes | None, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "START", 0.3)
+    server = await asyncio.get_running_loop().create_server(lambda: Refusing(answer), "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with server:
+        with pytest.raises(Unavailable, match=why):
+            await Sending(Pace(20, 0.1), [b"x"]).over(Contestant("riacho", f"http://{host}:{port}", 0))
