@@ -22,7 +22,6 @@ from benchmarks.reports.report import Plot, Report
 
 QUICK = {"seconds": 4, "rounds": 3, "loads": "20,60,120", "notes": 16}
 WARM_UP = 1.0  # seconds
-MB = 2**20
 PLOTTED = {
     "text, p50": "text_p50_ms",
     "text, p99": "text_p99_ms",
@@ -101,8 +100,8 @@ def figures(talk: Talk) -> dict[str, float]:
 
 
 def _memory(chat: Chat) -> dict[str, float]:
-    peaks = {f"{name}_peak_memory_mb": peak / MB for name, peak in chat.peaks().items()}
-    return peaks | {"server_memory_mb": chat.server.used() / MB}
+    peaks = {f"{name}_peak_memory_mb": peak / MILLION for name, peak in chat.peaks().items()}
+    return peaks | {"server_memory_mb": chat.server.used() / MILLION}
 
 
 def _best(sweep: dict[float, Talk]) -> dict[str, float]:

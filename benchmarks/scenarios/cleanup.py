@@ -7,7 +7,7 @@ recorded, so that a stall counts for every message it held up.
 import asyncio
 import contextlib
 import itertools
-import statistics
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmarks.parts import postgres
+from benchmarks.parts.openloop import Latencies
+from benchmarks.parts.usage import MILLION, PeakMemory, memory_of
 from benchmarks.peers.environments import Unavailable
 from benchmarks.reports.report import Report
 from pipeline import Context, Job
@@ -45,11 +47,14 @@ CAVEATS = [
 
 async def measure(
     *,
-    messages: Annotated[int, typer.Option(help="Old messages, and as many fresh ones.", min=PER_CHAT)] = 1_000_000,
+    messages: Annotated[
+        int, typer.Option(help="Old messages, and as many fresh ones; in chats of ten.", min=PER_CHAT)
+    ] = 1_000_000,
     database: Annotated[str, typer.Option(help="sqlite, postgresql, or the address of an empty one.")] = "sqlite",
     rate: Annotated[float, typer.Option(help="Messages a second that the chat records meanwhile.", min=1)] = 100,
 ) -> Report:
     """Old chats deleted among as many fresh ones while chat goes on: how fast, and how long chat has to wait."""
+    messages -= messages % PER_CHAT
     with tempfile.TemporaryDirectory() as folder, _address(database, Path(folder)) as url:
         started = now_ms()
         async with Database(url) as store:
@@ -65,22 +70,20 @@ async def measure(
 async def _cleaned(database: Database, rate: float) -> dict[str, float]:
     chat = ConversationStore(database)
     idle = await _chat(chat, rate, "idle", asyncio.create_task(asyncio.sleep(IDLE)))
-    before, started = _memory(), time.monotonic()
-    peak = asyncio.create_task(_peak())
-    pruning = asyncio.create_task(_pruned(database))
-    busy = await _chat(chat, rate, "busy", pruning)
-    result, seconds = await pruning, time.monotonic() - started
-    peak.cancel()
-    highest = max(_memory(), await peak)
+    held, started = memory_of(os.getpid()), time.monotonic()
+    with PeakMemory(os.getpid()) as peak:
+        pruning = asyncio.create_task(_pruned(database))
+        busy = await _chat(chat, rate, "busy", pruning)
+        result, seconds = await pruning, time.monotonic() - started
     return {
         "deleted": result.messages,
         "chats": result.conversations,
         "transactions": result.batches,
         "seconds": seconds,
         "deleted_per_second": result.messages / seconds,
-        **{f"idle_{name}": value for name, value in _summary(idle).items()},
-        **{f"cleanup_{name}": value for name, value in _summary(busy).items()},
-        "memory_growth_mib": (highest - before) / 2**20,
+        **{f"idle_{name}": value for name, value in idle.figures().items()},
+        **{f"cleanup_{name}": value for name, value in busy.figures().items()},
+        "memory_growth_mb": peak.mb - held / MILLION,
     }
 
 
@@ -94,24 +97,25 @@ async def _pruned(database: Database) -> Pruned:
     return await ConversationsHandler(database, Retention(DAYS))(ctx, Prune())
 
 
-async def _chat(store: ConversationStore, rate: float, phase: str, until: "asyncio.Task[Any]") -> list[float]:
-    """Latencies in ms of messages recorded at `rate` until a task has ended."""
+async def _chat(store: ConversationStore, rate: float, phase: str, until: "asyncio.Task[Any]") -> Latencies:
+    """Of messages recorded at `rate` until a task has ended."""
     loop = asyncio.get_running_loop()
-    started, recording = loop.time(), []
+    started, recording, latencies = loop.time(), [], Latencies()
     for n in itertools.count():
         due = started + n / rate
         await asyncio.sleep(due - loop.time())
         if until.done():
             break
-        recording.append(asyncio.create_task(_record(store, f"{phase}-{n}", due)))
-    return await asyncio.gather(*recording)
+        recording.append(asyncio.create_task(_record(store, f"{phase}-{n}", due, latencies)))
+    await asyncio.gather(*recording)
+    return latencies
 
 
-async def _record(store: ConversationStore, name: str, due: float) -> float:
+async def _record(store: ConversationStore, name: str, due: float, latencies: Latencies) -> None:
     """In chats of their own, ten messages each."""
     chat = f"chat-{name[:-1]}"
     await store.record([Message("shop", chat, name, "in", TEXT, now_ms(), received_ms=now_ms())])
-    return (asyncio.get_running_loop().time() - due) * 1000
+    latencies.record(asyncio.get_running_loop().time() - due)
 
 
 async def _left(database: Database, number: int) -> dict[str, float]:
@@ -168,27 +172,3 @@ def _message(name: str, n: int, m: int, at_ms: int) -> dict[str, Any]:
     row = {"tenant": f"shop-{n % 20}", "chat": f"{name}-{n}", "id": f"{name}-{n}-{m}", "text": TEXT}
     times = {"sent_ms": at_ms + n, "received_ms": at_ms + n}
     return row | times | {"direction": "out" if m % 2 else "in", "voice": False}
-
-
-# ── measuring ────────────────────────────────────────────────────────────────────────────────────
-
-
-async def _peak() -> int:
-    """The most memory this process had, until it is cancelled."""
-    most = 0
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            most = max(most, _memory())
-            await asyncio.sleep(0.05)
-    return most
-
-
-def _memory() -> int:
-    """Resident bytes of this process (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
-
-
-def _summary(latencies: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(latencies, n=100)
-    return {"p50_ms": statistics.median(latencies), "p99_ms": cuts[98], "max_ms": max(latencies)}

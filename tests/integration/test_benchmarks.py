@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.parts.openloop import Pace
 from benchmarks.peers.environments import Unavailable
-from benchmarks.scenarios import big_backlog, cold_start, http, idle, order
+from benchmarks.scenarios import big_backlog, cleanup, cold_start, http, idle, order
 from benchmarks.scenarios.http import Contestant, Sending
 
 pytestmark = pytest.mark.integration
@@ -51,6 +51,16 @@ def test_a_cold_worker_comes_to_its_first_job() -> None:
     assert figures["riacho_worker_import_seconds"] > 0
     assert 0 < figures["riacho_worker_first_job_seconds"] < 40
     assert 5 < figures["memory_mb"] < 500
+
+
+async def test_cleanup_loses_nothing_that_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleanup, "IDLE", 0.2)
+    report = await cleanup.measure(messages=1_005, rate=20)
+    figures = report.figures
+    assert report.knobs["messages"] == figures["deleted"] == figures["fresh_left"] == 1_000
+    assert figures["fresh_lost"] == figures["old_left"] == 0
+    assert 0 < figures["idle_p50_ms"] <= figures["idle_max_ms"] < 10_000
+    assert 0 <= figures["memory_growth_mb"] < 500
 
 
 class Refusing(asyncio.Protocol):
