@@ -19,15 +19,16 @@ from typing import Literal, NamedTuple
 import aiohttp
 import msgspec
 
-from api.demo import Said, free_port, wait_until_ready
+from api.demo import Said, wait_until_ready
 from api.processes import UP, ProcessTree
 from api.stand_in import StandIn
 from benchmarks.notes import voice_notes
-from benchmarks.parts.messages import SECRET, TEXT, post
+from benchmarks.parts.messages import TEXT, post
 from benchmarks.parts.openloop import Due, Latencies, Offer, Pace, offer
 from benchmarks.parts.server import Server
+from benchmarks.parts.settings import of_a_run
 from benchmarks.parts.usage import cpu_of, cpu_of_all, peak_of
-from config import Secret, Settings, load, replaced
+from config import Secret, replaced
 from pipeline.embedded import EmbeddedServer
 from stages.audio.model import CLIP
 from stages.notification.outbox import Sent
@@ -260,7 +261,9 @@ async def running() -> AsyncIterator[Chat]:
         (folder / "notes").mkdir()
         server = Server(stack.enter_context(EmbeddedServer(folder / "server")).url)
         media = await stack.enter_async_context(StandIn(folder / "notes").running())
-        settings = _settings(folder, server.url, media)
+        settings = replaced(
+            of_a_run(folder, server.url), whatsapp={"access_token": Secret("none"), "graph_url": media}
+        )
         tree = await stack.enter_async_context(ProcessTree(settings))
         address = f"http://{settings.http.host}:{settings.http.port}"
         http = await stack.enter_async_context(aiohttp.ClientSession(address))
@@ -268,15 +271,3 @@ async def running() -> AsyncIterator[Chat]:
         chat = Chat(http, server, dict(zip(UP, tree.pids, strict=True)), folder)
         await chat.talk(Pace(2, 1), audio=0.5)
         yield chat
-
-
-def _settings(folder: Path, url: str, media: str) -> Settings:
-    return replaced(
-        load(environ={}),
-        redis={"url": Secret(url)},
-        data={"folder": folder},
-        http={"port": free_port()},
-        whatsapp={"app_secret": Secret(SECRET), "access_token": Secret("none"), "graph_url": media},
-        notification={"channel": "outbox"},
-        log={"level": "warning"},
-    )

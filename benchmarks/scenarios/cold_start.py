@@ -19,12 +19,13 @@ import typer
 from api.processes import UP
 from api.root import open_broker
 from benchmarks.parts.contest import Standing, contest
+from benchmarks.parts.settings import of_a_run
 from benchmarks.parts.usage import MILLION, memory_of
 from benchmarks.peers.entrants import EVERY, RIACHO, chosen
 from benchmarks.peers.environments import Unavailable
 from benchmarks.peers.process import Process
 from benchmarks.reports.report import Report
-from config import Secret, Settings, child_environment, load, replaced
+from config import Settings, child_environment
 from pipeline import Broker, Job, JobId
 from stages.jobs import Incoming, ProcessConversation
 
@@ -47,7 +48,7 @@ def measure(
 ) -> Report:
     """Seconds from starting a process to its first job settled; Riacho and `riacho worker` beside their peers."""
     with contest(chosen(peers)) as found, tempfile.TemporaryDirectory() as folder:
-        settings = _settings(Path(folder), found.server.url)
+        settings = of_a_run(Path(folder), found.server.url)
         found.each("warm-up", lambda standing: _round(standing, settings))
         for standing in found.standings:
             standing.found.clear()
@@ -117,13 +118,3 @@ async def _until_done(broker: Broker, job: JobId, worker: "subprocess.Popen[byte
         if worker.poll() is not None or time.perf_counter() > end:
             raise Unavailable(f"`riacho worker` answered no message within {LONGEST:g} s")
         await asyncio.sleep(0.005)
-
-
-def _settings(folder: Path, url: str) -> Settings:
-    return replaced(
-        load(environ={}),
-        redis={"url": Secret(url)},
-        data={"folder": folder},
-        notification={"channel": "outbox"},
-        log={"level": "warning"},
-    )

@@ -26,16 +26,16 @@ import msgspec
 import typer
 import uvloop
 
-from api.demo import free_port
 from benchmarks.parts.contest import Rounds
 from benchmarks.parts.crowd import LISTENERS, SLOW
 from benchmarks.parts.openloop import Due, Offer, Pace
 from benchmarks.parts.server import Server
+from benchmarks.parts.settings import of_a_run
 from benchmarks.parts.usage import cpu_of
 from benchmarks.peers.environments import Unavailable, node_peer
 from benchmarks.peers.process import Process
 from benchmarks.reports.report import Report
-from config import Secret, child_environment, load, replaced
+from config import child_environment
 from pipeline.embedded import EmbeddedServer
 
 QUICK = {"rounds": 5}
@@ -272,14 +272,11 @@ def _counted(said: str) -> tuple[int, float]:
 
 @contextmanager
 def _riacho(url: str, folder: Path) -> Iterator[Contestant]:
-    settings = replaced(
-        load(environ={}), redis={"url": Secret(url)}, data={"folder": folder}, log={"level": "warning"}
-    )
-    port = free_port()
-    command = [sys.executable, "-P", "-m", "api", "api", "--port", str(port)]
+    settings = of_a_run(folder, url)
+    command = [sys.executable, "-P", "-m", "api", "api"]
     process = subprocess.Popen(command, env=child_environment(settings))  # noqa: S603 - our own
     try:
-        address = f"http://127.0.0.1:{port}"
+        address = f"http://{settings.http.host}:{settings.http.port}"
         _wait_for(address)
         yield Contestant("riacho", address, process.pid)
     finally:

@@ -14,13 +14,13 @@ from typing import Annotated
 import aiohttp
 import typer
 
-from api.demo import free_port, wait_until_ready
+from api.demo import wait_until_ready
 from api.processes import ProcessTree
 from benchmarks.parts.contest import Contest, Standing, contest
 from benchmarks.parts.server import Server
+from benchmarks.parts.settings import of_a_run
 from benchmarks.peers.entrants import EVERY, chosen
 from benchmarks.reports.report import Report
-from config import Secret, Settings, load, replaced
 
 QUICK = {"seconds": 10.0, "rounds": 1, "peers": "bullmq,streaq"}
 NEVER = 1_000_000_000  # jobs
@@ -74,7 +74,7 @@ async def _whole(server: Server, seconds: float) -> dict[str, float]:
     """Of `riacho up`."""
     server.empty()
     with tempfile.TemporaryDirectory() as folder:
-        settings = _settings(Path(folder), server.url)
+        settings = of_a_run(Path(folder), server.url)
         address = f"http://{settings.http.host}:{settings.http.port}"
         async with ProcessTree(settings) as tree:
             async with aiohttp.ClientSession(address) as http:
@@ -84,14 +84,3 @@ async def _whole(server: Server, seconds: float) -> dict[str, float]:
             await asyncio.sleep(seconds)
             found = server.usage(tree.pids).over(before)
     return {f"up_{figure}": value for figure, value in found.items()}
-
-
-def _settings(folder: Path, url: str) -> Settings:
-    return replaced(
-        load(environ={}),
-        redis={"url": Secret(url)},
-        data={"folder": folder},
-        http={"port": free_port()},
-        notification={"channel": "outbox"},
-        log={"level": "warning"},
-    )

@@ -19,14 +19,15 @@ import aiohttp
 import msgspec
 import typer
 
-from api.demo import Said, free_port, wait_until_ready
+from api.demo import Said, wait_until_ready
 from api.load import QueueLoad
 from api.processes import ProcessTree
 from benchmarks.parts.contest import Rounds
-from benchmarks.parts.messages import SECRET, TEXT, post
+from benchmarks.parts.messages import TEXT, post
+from benchmarks.parts.settings import of_a_run
 from benchmarks.parts.usage import cpu_of
 from benchmarks.reports.report import Report
-from config import Secret, Settings, load, replaced
+from config import Settings, replaced
 from pipeline.embedded import EmbeddedServer
 
 QUICK = {"messages": 200, "rounds": 5}
@@ -61,10 +62,10 @@ async def measure(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(EmbeddedServer(folder / "server")).url
         collector = stack.enter_context(_collector())
-        contestants = {
-            name: await _contestant(stack, _settings(folder / name, url, name), _variables(collector, share))
-            for name, share in SHARES.items()
-        }
+        contestants = {}
+        for name, share in SHARES.items():
+            settings = replaced(of_a_run(folder / name, url), redis={"namespace": f"riacho-{name}"})
+            contestants[name] = await _contestant(stack, settings, _variables(collector, share))
         for contestant in contestants.values():
             await _round(contestant, messages // 4)  # warm
             contestant.rates.clear()
@@ -94,18 +95,6 @@ def _rounds(contestants: dict[str, Contestant]) -> Rounds:
 
 def _ratios(those: list[float], of: list[float]) -> list[float]:
     return [one / other for one, other in zip(those, of, strict=True)]
-
-
-def _settings(folder: Path, url: str, name: str) -> Settings:
-    return replaced(
-        load(environ={}),
-        redis={"url": Secret(url), "namespace": f"riacho-{name}"},
-        data={"folder": folder},
-        http={"port": free_port()},
-        whatsapp={"app_secret": Secret(SECRET)},
-        notification={"channel": "outbox"},
-        log={"level": "warning"},
-    )
 
 
 def _variables(collector: str, share: str | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
@@ -26,8 +27,11 @@ import typer
 from api.adapters import Adapters, speech_model, transcriber
 from api.root import connector
 from benchmarks.notes import FOLDER, VoiceNote, voice_notes, word_error_rate
+from benchmarks.parts.contest import Rounds
+from benchmarks.parts.settings import of_a_run
+from benchmarks.parts.usage import MILLION, peak_of
 from benchmarks.reports.report import Report
-from config import Secret, Settings, load, replaced
+from config import Settings, replaced
 from config.settings import Audio
 from pipeline import Broker, Job, Pipeline, Worker
 from pipeline.embedded import EmbeddedServer
@@ -67,7 +71,7 @@ class OneByOne:
         return await asyncio.get_running_loop().run_in_executor(self._pool, _hear, note)
 
     def peak_mb(self) -> float:
-        return self._pool.submit(_peak_mb).result()
+        return peak_of(self._pool.submit(os.getpid).result()) / MILLION
 
 
 _transcribe: Any = None  # in the process of OneByOne
@@ -110,7 +114,7 @@ class Together:
             return heard.text
 
     def peak_mb(self) -> float:
-        return _peak_mb()
+        return peak_of(os.getpid()) / MILLION
 
 
 async def measure(
@@ -126,48 +130,38 @@ async def measure(
     """Voice notes in batches beside one by one: audio seconds a second, word errors, memory, latency."""
     audio = {"model": model, "device": device, "batch_size": batch, "concurrency": 4 * batch}
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
-        settings = replaced(
-            load(environ={}),
-            redis={"url": Secret(server.url)},
-            data={"folder": Path(folder)},
-            audio=audio | {"roots": [FOLDER]},
-        )
+        settings = replaced(of_a_run(Path(folder), server.url), audio=audio | {"roots": [FOLDER]})
         together = Together(settings.audio)
         await together.prepare()
         notes = [note for note in voice_notes() if note.seconds <= CLIP]
         random.Random(1).shuffle(notes)  # noqa: S311 - an order that is no language's and no length's
         with OneByOne(together, settings.audio) as single:
             await single.hear(notes[0])  # loads the model
-            figures = await _compare(single, together, notes, rounds)
+            found = await _compare(single, together, notes, rounds)
+            figures = {"single_peak_memory_mb": single.peak_mb(), "batched_peak_memory_mb": together.peak_mb()}
             figures |= await _on_an_idle_system(single, together, notes)
-        rate = 2 * len(notes) / figures["single_seconds"]
+        rate = 2 * len(notes) / statistics.median(found["single_seconds"])
         figures |= await _arriving(settings, together.transcriber, notes, rate, seconds)
-    knobs: dict[str, float | str] = {"batch": batch, "rounds": rounds, "notes": len(notes)}
+    knobs: dict[str, float | str] = {"batch": batch, "rounds": rounds, "seconds": seconds, "notes": len(notes)}
     knobs |= {"audio_seconds": sum(note.seconds for note in notes), "model": model, "device": together.device}
-    return Report.of("transcribe", knobs, {}, CAVEATS, figures)
+    return Report.of("transcribe", knobs, found, CAVEATS, figures)
 
 
-async def _compare(
-    single: OneByOne, together: Together, notes: Sequence[VoiceNote], rounds: int
-) -> dict[str, float]:
-    """Both in turns; medians of the rounds."""
+async def _compare(single: OneByOne, together: Together, notes: Sequence[VoiceNote], rounds: int) -> Rounds:
+    """Both in turns."""
     entrants: dict[str, OneByOne | Together] = {"single": single, "batched": together}
-    spent: dict[str, list[float]] = {name: [] for name in entrants}
-    texts: dict[str, list[str]] = {}
+    found: Rounds = defaultdict(list)
     for _ in range(rounds):
         for name, entrant in entrants.items():
             started = time.perf_counter()
-            texts[name] = await entrant.hear_all(notes)
-            spent[name].append(time.perf_counter() - started)
-    seconds = {name: statistics.median(values) for name, values in spent.items()}
-    figures = {"batched_vs_single": seconds["single"] / seconds["batched"]}
-    for name, entrant in entrants.items():
-        pairs = [(note.words, text) for note, text in zip(notes, texts[name], strict=True)]
-        figures[f"{name}_seconds"] = seconds[name]
-        figures[f"{name}_audio_seconds_per_second"] = sum(note.seconds for note in notes) / seconds[name]
-        figures[f"{name}_word_error_rate"] = word_error_rate(pairs)
-        figures[f"{name}_peak_memory_mb"] = entrant.peak_mb()
-    return figures
+            texts = await entrant.hear_all(notes)
+            seconds = time.perf_counter() - started
+            found[f"{name}_seconds"].append(seconds)
+            found[f"{name}_audio_seconds_per_second"].append(sum(note.seconds for note in notes) / seconds)
+            pairs = [(note.words, text) for note, text in zip(notes, texts, strict=True)]
+            found[f"{name}_word_error_rate"].append(word_error_rate(pairs))
+        found["batched_vs_single"].append(found["single_seconds"][-1] / found["batched_seconds"][-1])
+    return found
 
 
 async def _on_an_idle_system(single: OneByOne, together: Together, notes: Sequence[VoiceNote]) -> dict[str, float]:
@@ -230,9 +224,3 @@ async def _working(settings: Settings, hearing: WhisperTranscriber) -> AsyncIter
 
 async def _unreported(percent: int, doing: str) -> None:
     """Nobody wants to know."""
-
-
-def _peak_mb() -> float:
-    """Of this process's resident memory (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

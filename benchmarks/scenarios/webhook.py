@@ -14,14 +14,15 @@ from typing import Annotated
 import aiohttp
 import typer
 
-from api.demo import Said, free_port, wait_until_ready
+from api.demo import Said, wait_until_ready
 from api.processes import ProcessTree
 from benchmarks.notes import FOLDER, voice_notes
 from benchmarks.parts.contest import Rounds
-from benchmarks.parts.messages import SECRET, TEXT, post
+from benchmarks.parts.messages import TEXT, post
 from benchmarks.parts.openloop import Pace, offer
+from benchmarks.parts.settings import of_a_run
 from benchmarks.reports.report import Report
-from config import Secret, Settings, load, replaced
+from config import replaced
 from pipeline.embedded import EmbeddedServer
 from stages.audio.model import CLIP
 
@@ -45,7 +46,8 @@ async def measure(
     """The webhook's latency on an idle machine, and while transcription keeps every core busy."""
     pace, found = Pace(rate, seconds, WARM_UP), defaultdict[str, list[float]](list)
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
-        settings = _settings(Path(folder), server.url)
+        audio = {"roots": [FOLDER], "keep_transcripts": 0.0}  # the same notes come again, and are to cost as much
+        settings = replaced(of_a_run(Path(folder), server.url), audio=audio)
         address = f"http://{settings.http.host}:{settings.http.port}"
         async with ProcessTree(settings), aiohttp.ClientSession(address) as http:
             await wait_until_ready(http)
@@ -57,18 +59,6 @@ async def measure(
                 await _round("busy", http, pace, found)
             busying.cancel()
     return Report.of("webhook", {"rate": rate, "seconds": seconds, "rounds": rounds}, found, CAVEATS)
-
-
-def _settings(folder: Path, url: str) -> Settings:
-    return replaced(
-        load(environ={}),
-        redis={"url": Secret(url)},
-        data={"folder": folder},
-        http={"port": free_port()},
-        whatsapp={"app_secret": Secret(SECRET)},
-        audio={"roots": [FOLDER], "keep_transcripts": 0.0},  # the same notes come again, and are to cost as much
-        log={"level": "warning"},
-    )
 
 
 async def _round(name: str, http: aiohttp.ClientSession, pace: Pace, found: Rounds) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.notes import VoiceNote, voice_notes
 from benchmarks.parts.contest import Contest
 from benchmarks.parts.server import Server
 from benchmarks.peers import environments
@@ -25,7 +26,7 @@ from benchmarks.peers.process import Process
 from benchmarks.peers.serving import FAILURES, Contestant, Countdown, Failure, Handler, Session, job, parts
 from benchmarks.reports.document import contestants
 from benchmarks.reports.report import Report
-from benchmarks.scenarios import fanout, retry_storm
+from benchmarks.scenarios import fanout, retry_storm, transcribe
 from benchmarks.scenarios.engine import RATIOS, ratios
 from benchmarks.scenarios.order import jobs_of, overtaken
 from stages.audio.decode import RATE, decode
@@ -240,6 +241,19 @@ async def test_a_contestant_fans_out_itself() -> None:
         return jobs * (1 + children) / 100
 
     assert await Session(replace(Queue().contestant, fan_out=fan_out), NOWHERE).fan_out(10, 9) == 1.0
+
+
+async def test_voice_notes_are_heard_by_both_in_every_round() -> None:
+    class Hears:
+        async def hear_all(self, notes: list[VoiceNote]) -> list[str]:
+            return [note.words for note in notes]
+
+    both: Any = Hears()
+    found = await transcribe._compare(both, both, voice_notes()[:2], 3)
+    assert {len(values) for values in found.values()} == {3}
+    assert set(found["single_word_error_rate"] + found["batched_word_error_rate"]) == {0}
+    ratios = [one / other for one, other in zip(found["single_seconds"], found["batched_seconds"], strict=True)]
+    assert found["batched_vs_single"] == ratios
 
 
 def test_no_two_parts_have_the_same_number() -> None:
