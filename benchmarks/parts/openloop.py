@@ -40,8 +40,10 @@ class Latencies:
 
     def figures(self) -> dict[str, float]:
         """None where there are none; of few the p99 would be the longest."""
-        found = {"p50_ms": self.ms(50), "max_ms": self.ms(100)} if len(self) else {}
-        return found | ({"p99_ms": self.ms(99)} if len(self) >= ENOUGH else {})
+        percentiles = {"p50_ms": 50, "p99_ms": 99, "max_ms": 100}
+        if len(self) < ENOUGH:
+            del percentiles["p99_ms"]
+        return {name: self.ms(percentile) for name, percentile in percentiles.items()} if len(self) else {}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ counts from then on.
 import asyncio
 import itertools
 import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from benchmarks.parts.contest import Rounds
 from benchmarks.parts.messages import TEXT, post
 from benchmarks.parts.openloop import Pace, offer
 from benchmarks.parts.settings import of_a_run
+from benchmarks.peers.environments import Unavailable
 from benchmarks.reports.report import Report
 from config import replaced
 from pipeline.embedded import EmbeddedServer
@@ -28,6 +30,7 @@ from stages.audio.model import CLIP
 
 QUICK = {"seconds": 4}
 WARM_UP = 1.0  # seconds before each round
+START = 60.0  # seconds until the transcriber is at work
 BACKLOG = 16  # voice notes kept waiting, so that the transcriber never pauses
 CAVEATS = [
     "Load generator, API, workers and Valkey share the machine's cores; the transcriber runs at nice 10.",
@@ -54,9 +57,10 @@ async def measure(
             for _ in range(rounds):
                 await _round("idle", http, pace, found)
             busying = asyncio.create_task(_keep_transcribing(http))
-            await _transcribing(http)
+            await _transcribing(http, busying)
             for _ in range(rounds):
                 await _round("busy", http, pace, found)
+                _must_go_on(busying)
             busying.cancel()
     return Report.of("webhook", {"rate": rate, "seconds": seconds, "rounds": rounds}, found, CAVEATS)
 
@@ -89,9 +93,22 @@ async def _depth(http: aiohttp.ClientSession) -> dict[str, int]:
     return depth
 
 
-async def _transcribing(http: aiohttp.ClientSession) -> None:
+async def _transcribing(http: aiohttp.ClientSession, busying: "asyncio.Task[None]") -> None:
+    """Until voice notes are at work. Raises Unavailable."""
+    end = time.monotonic() + START
     while (await _depth(http))["active"] < 2:
+        _must_go_on(busying)
+        if time.monotonic() > end:
+            raise Unavailable(
+                f"no two voice notes were at work within {START:g} s: what does the transcriber say?"
+            )
         await asyncio.sleep(0.05)
+
+
+def _must_go_on(busying: "asyncio.Task[None]") -> None:
+    """Raises Unavailable where nobody brings voice notes any longer."""
+    if busying.done():
+        raise Unavailable(f"voice notes could not be queued: {busying.exception()!r}")
 
 
 def _cpu() -> tuple[int, int]:

@@ -1,13 +1,13 @@
 """Scenarios of the benchmarks with tiny knobs and nobody but Riacho: they come through, with sensible figures."""
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from benchmarks.parts.openloop import Pace
 from benchmarks.peers.environments import Unavailable
-from benchmarks.scenarios import big_backlog, cleanup, cold_start, http, idle, order
+from benchmarks.scenarios import big_backlog, cleanup, cold_start, http, idle, order, webhook
 from benchmarks.scenarios.http import Contestant, Sending
 
 pytestmark = pytest.mark.integration
@@ -61,6 +61,24 @@ async def test_cleanup_loses_nothing_that_was_there(monkeypatch: pytest.MonkeyPa
     assert figures["fresh_lost"] == figures["old_left"] == 0
     assert 0 < figures["idle_p50_ms"] <= figures["idle_max_ms"] < 10_000
     assert 0 <= figures["memory_growth_mb"] < 500
+
+
+async def test_a_webhook_is_not_timed_beside_a_transcriber_that_has_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def nothing(_: Any) -> dict[str, int]:
+        return {"active": 0}
+
+    async def refused() -> None:
+        raise OSError("queue is full")
+
+    monkeypatch.setattr(webhook, "_depth", nothing)
+    monkeypatch.setattr(webhook, "START", 0.1)
+    http: Any = None
+    with pytest.raises(Unavailable, match="no two voice notes were at work"):
+        await webhook._transcribing(http, asyncio.create_task(asyncio.sleep(60)))
+    with pytest.raises(Unavailable, match="could not be queued: .*queue is full"):
+        await webhook._transcribing(http, asyncio.create_task(refused()))
 
 
 class Refusing(asyncio.Protocol):
