@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.peers.environments import Command, Unavailable, node_peer, python_peer, riacho
+from benchmarks.peers.environments import Command, Unavailable, forking_peer, node_peer, python_peer, riacho
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ PEERS = [
     Entrant("bullmq", "BullMQ", 0.3, 0.2, lambda: node_peer("bullmq"), python=False),
     Entrant("bull", "Bull", 0.3, 0.4, lambda: node_peer("bull"), python=False),
     Entrant("bullmq_python", "BullMQ for Python", 0.08, 0.04, lambda: python_peer("bullmq_python")),
-    Entrant("celery", "Celery", 0.05, 0.025, lambda: python_peer("celery")),
-    Entrant("rq", "RQ", 0.02, 0.05, lambda: python_peer("rq")),
-    Entrant("dramatiq", "Dramatiq", 0.1, 0.1, lambda: python_peer("dramatiq")),
+    Entrant("celery", "Celery", 0.05, 0.025, lambda: forking_peer("celery")),
+    Entrant("rq", "RQ", 0.02, 0.05, lambda: forking_peer("rq")),
+    Entrant("dramatiq", "Dramatiq", 0.1, 0.1, lambda: forking_peer("dramatiq")),
     Entrant("taskiq", "taskiq-redis", 0.06, 0.04, lambda: python_peer("taskiq")),
     Entrant("arq", "arq", 0.05, 0.04, lambda: python_peer("arq")),
     Entrant("streaq", "streaQ", 0.025, 0.03, lambda: python_peer("streaq")),

@@ -21,6 +21,12 @@ class Unavailable(Exception):
     """Something cannot be measured here; the message says why."""
 
 
+def must_be_linux() -> None:
+    """Raises Unavailable."""
+    if sys.platform != "linux":
+        raise Unavailable("it needs Linux")
+
+
 @dataclass(frozen=True)
 class Command:
     """How to start a contestant; the server's URL comes after the arguments."""
@@ -44,6 +50,12 @@ def python_peer(name: str) -> Command:
         _run((str(folder / "bin" / "python"), *install), folder)
         (folder / "ready").touch()
     return Command((str(folder / "bin" / "python"), "-m", f"benchmarks.peers.{name}"), _only_us(folder))
+
+
+def forking_peer(name: str) -> Command:
+    """One whose workers are forked: nothing but Linux ends them with it, whatever ends it."""
+    must_be_linux()
+    return python_peer(name)
 
 
 def _only_us(folder: Path) -> Path:

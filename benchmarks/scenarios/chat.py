@@ -17,7 +17,7 @@ from benchmarks.parts.contest import Rounds
 from benchmarks.parts.costs import costs_of
 from benchmarks.parts.openloop import ENOUGH, Pace
 from benchmarks.parts.usage import MILLION
-from benchmarks.peers.environments import Unavailable
+from benchmarks.peers.environments import Unavailable, must_be_linux
 from benchmarks.reports.report import Plot, Report
 
 QUICK = {"seconds": 4, "rounds": 3, "loads": "20,60,120", "notes": 16}
@@ -51,6 +51,7 @@ def measure(
     notes: Annotated[int, typer.Option(help="Voice notes at once, for what they cost; 0: no costs.", min=0)] = 32,
 ) -> Report:
     """From webhook to reply, texts and voice notes at a fixed rate and at several; and what a message costs."""
+    must_be_linux()  # which alone knows the most memory that a process had
     pace = Pace(rate, seconds, WARM_UP)
     knobs: dict[str, float | str] = {"rate": rate, "audio": audio, "seconds": seconds, "rounds": rounds}
     knobs |= {"loads": loads, "notes": notes}

@@ -30,6 +30,7 @@ from benchmarks.notes import FOLDER, VoiceNote, voice_notes, word_error_rate
 from benchmarks.parts.contest import Rounds
 from benchmarks.parts.settings import of_a_run
 from benchmarks.parts.usage import MILLION, peak_of
+from benchmarks.peers.environments import must_be_linux
 from benchmarks.reports.report import Report
 from config import Settings, replaced
 from config.settings import Audio
@@ -128,6 +129,7 @@ async def measure(
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> Report:
     """Voice notes in batches beside one by one: audio seconds a second, word errors, memory, latency."""
+    must_be_linux()  # which alone knows the most memory that a process had
     audio = {"model": model, "device": device, "batch_size": batch, "concurrency": 4 * batch}
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
         settings = replaced(of_a_run(Path(folder), server.url), audio=audio | {"roots": [FOLDER]})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import aiohttp
+import psutil
 import typer
 
 from api.demo import Said, wait_until_ready
@@ -22,6 +23,7 @@ from benchmarks.parts.contest import Rounds
 from benchmarks.parts.messages import TEXT, post
 from benchmarks.parts.openloop import Pace, offer
 from benchmarks.parts.settings import of_a_run
+from benchmarks.parts.usage import cpu_of_all
 from benchmarks.peers.environments import Unavailable
 from benchmarks.reports.report import Report
 from config import replaced
@@ -111,8 +113,7 @@ def _must_go_on(busying: "asyncio.Task[None]") -> None:
         raise Unavailable(f"voice notes could not be queued: {busying.exception()!r}")
 
 
-def _cpu() -> tuple[int, int]:
-    """(used, all) time of all cores since boot, in ticks (Linux)."""
-    user, nice, system, idle, iowait, *rest = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
-    used = user + nice + system + sum(rest[:2])
-    return used, used + idle + iowait
+def _cpu() -> tuple[float, float]:
+    """(used, all) seconds of all cores since boot."""
+    used, times = cpu_of_all(), psutil.cpu_times()
+    return used, used + times.idle + getattr(times, "iowait", 0.0)

@@ -77,7 +77,7 @@ async def test_a_webhook_is_not_timed_beside_a_transcriber_that_has_nothing_to_d
     http: Any = None
     with pytest.raises(Unavailable, match="no two voice notes were at work"):
         await webhook._transcribing(http, asyncio.create_task(asyncio.sleep(60)))
-    with pytest.raises(Unavailable, match="could not be queued: .*queue is full"):
+    with pytest.raises(Unavailable, match=r"could not be queued: .*queue is full"):
         await webhook._transcribing(http, asyncio.create_task(refused()))
 
 

@@ -2,19 +2,22 @@
 
 import subprocess
 import sys
+from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.parts.contest import Contest
 from benchmarks.parts.server import Server
-from benchmarks.parts.usage import MILLION, PeakMemory, Usage, cpu_of, memory_of
-from benchmarks.peers.entrants import Entrant
-from benchmarks.peers.environments import Command, Unavailable
+from benchmarks.parts.usage import MILLION, PeakMemory, Usage, cpu_of, cpu_of_all, memory_of
+from benchmarks.peers.entrants import PEERS, Entrant
+from benchmarks.peers.environments import HERE, Command, Unavailable
 from benchmarks.peers.process import Process
 from benchmarks.reports.figures import more_is_better
+from benchmarks.scenarios import chat
 
 pytestmark = pytest.mark.unit
 
@@ -88,6 +91,23 @@ def test_the_peak_is_seen_though_it_is_over() -> None:
         assert said(process) == "ended"
         now = memory_of(process.pid)
     assert peak.mb * MILLION > now + HOLDS
+
+
+def test_the_machine_s_cpu_is_known_where_interrupts_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = namedtuple("times", ["user", "nice", "system", "idle"])  # noqa: PYI024 - as psutil makes it on macOS
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times(1.0, 2.0, 3.0, 99.0))
+    assert cpu_of_all() == 6
+
+
+def test_what_needs_linux_says_so_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(Unavailable, match="needs Linux"):
+        chat.measure()
+    for file in HERE.glob("*.py"):
+        if "from benchmarks.peers.forking" in file.read_text():
+            (entrant,) = [entrant for entrant in PEERS if entrant.name == file.stem]
+            with pytest.raises(Unavailable, match="needs Linux"):
+                entrant.command()
 
 
 def test_what_jobs_and_hours_take() -> None:
