@@ -146,7 +146,7 @@ class PullHandler:
         position = pull.position_ms if pull.full else max(0, pull.position_ms - OVERLAP)
         async for read, newest, left in _pages(listing, position, reading):
             # A date that is yet to come would hide what changes until then.
-            reached = min(max(newest, pull.position_ms), now_ms())
+            reached = min(max(newest, pull.position_ms), now_ms() // SECOND * SECOND)
             pull = await self._store.keep(pull, read.found, reached, read.gone)
             ids = frozenset(record.id for record in read.found)
             told.pages, told.kept = told.pages + 1, told.kept + len(ids - before)

@@ -15,7 +15,7 @@ from pipeline import Context, Done, Permanent, RetryLater
 from pipeline.message import now_ms
 from stages.jobs import Pull
 from stages.store import Database
-from stages.sync.pull import PRODUCTS, Pulled, PullHandler, orders_feed
+from stages.sync.pull import OVERLAP, PRODUCTS, Pulled, PullHandler, orders_feed
 from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
 from stages.sync.store import ShopStore, orders, product_words, products, pulls
@@ -176,6 +176,15 @@ async def test_a_date_that_is_yet_to_come_hides_no_change_before_it(desk: Desk) 
     assert (await desk.pull()).full is False
     found = await desk.store.products_named("padaria", ["bolo"], 5)
     assert {product.id: product.price for product in found} == {1: "30.00", 2: "12.50"}
+
+
+async def test_after_a_date_that_is_yet_to_come_pulls_go_on_from_a_whole_second(desk: Desk) -> None:
+    desk.shop.product(1, time.time() + DAY)
+    await desk.pull()
+    pull = await desk.store.pull("padaria", "products")
+    assert pull
+    desk.shop.product(2, (pull.position_ms - OVERLAP) // 1_000)
+    assert (await desk.pull()).kept == 2
 
 
 async def test_a_shop_that_cannot_make_a_page_is_asked_for_smaller_ones(desk: Desk) -> None:
