@@ -144,9 +144,9 @@ class PullHandler:
         listing = _Listing(self._wordpress, shop, self._feed, per_page)
         reading = _Reading(self._feed, await currency_of(self._wordpress, shop, self._feed), told)
         position = pull.position_ms if pull.full else max(0, pull.position_ms - OVERLAP)
-        async for read, newest, left in _pages(listing, position, reading):
+        async for read, last, left in _pages(listing, position, reading):
             # A date that is yet to come would hide what changes until then.
-            reached = min(max(newest, pull.position_ms), now_ms() // SECOND * SECOND)
+            reached = min(max(last, pull.position_ms), now_ms() // SECOND * SECOND)
             pull = await self._store.keep(pull, read.found, reached, read.gone)
             ids = frozenset(record.id for record in read.found)
             told.pages, told.kept = told.pages + 1, told.kept + len(ids - before)
@@ -172,7 +172,7 @@ class PullHandler:
 async def _pages(
     listing: "_Listing", position: int, reading: "_Reading"
 ) -> AsyncIterator[tuple["_Read", int, int]]:
-    """The records of each page, when the newest was modified, and how many pages there are after it."""
+    """The records of each page, when the last was modified, and how many pages there are after it."""
     while True:
         page = await listing.since(position)
         read = reading(page)
@@ -180,15 +180,16 @@ async def _pages(
             raise ShopClosed(f"{listing} overlooks modified_after: it needs WooCommerce 5.8 or later")
         if page.pages > 1 and not read.times:
             raise ShopClosed(f"of a whole page {listing} does not say when they were modified")
-        newest = max(read.times, default=position)
-        yield read, newest, page.pages - 1
+        # Not the greatest: one record whose two times disagree would have the next page begin behind all others.
+        last = read.times[-1] if read.times else position
+        yield read, last, page.pages - 1
         if page.pages <= 1:
             return
-        if newest == position:
+        if last == position:
             async for page in listing.of_second(position):
                 yield reading(page), position, page.pages
-            newest += SECOND
-        position = newest
+            last += SECOND
+        position = last
 
 
 class _Listing:

@@ -232,6 +232,16 @@ async def test_what_a_page_jumped_over_is_not_taken_for_gone(desk: Desk) -> None
     assert sum("include=" in asked for asked in desk.shop.asked) == 1
 
 
+async def test_a_record_whose_times_disagree_hides_no_other(desk: Desk) -> None:
+    desk.shop.products.by_local_time = True
+    for number in range(1, 301):
+        desk.shop.product(number, LONG_AGO + number * HOUR)
+    early = gmt(LONG_AGO + 50 * HOUR - 3 * HOUR)
+    desk.shop.product(50, LONG_AGO + 250 * HOUR, date_modified=early)
+    await desk.pull()
+    assert await desk.count() == 300
+
+
 async def test_one_killed_while_it_deletes_goes_on(desk: Desk) -> None:
     for number in range(1, 351):
         desk.shop.product(number, LONG_AGO + number * HOUR)
