@@ -3,8 +3,9 @@
 With orjson, and without parsing parameters by their annotations (`--no-parse`), it is fastest here. The worker is
 taskiq's own receiver; it acknowledges after the task, and reads streams from their start, so that waiting jobs
 count. Settled entries stay in the stream: taskiq deletes none. It has no call for several jobs; 8 callers, each of
-which adds its 50 one after the other, are faster than all of them at once. A stream knows no delay, so what is to be tried again goes into a schedule; taskiq's scheduler looks for what
-is due once a second, and cannot do so more often.
+which adds its 50 one after the other, are faster than all of them at once. A stream knows no delay, so what is to
+be tried again goes into a schedule; taskiq's scheduler looks for what is due once a second, and cannot do so more
+often.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 // BullMQ for Node, answering the commands in benchmarks/peers/__init__.py.
 //
 // ioredis is the client its documentation uses; node-redis was no faster here, and enableAutoPipelining no help.
-// 8 calls of several jobs at a time add fastest, and 64 of one. Completed jobs are removed by the worker's own option rather than each job's: that
-// keeps a job's options under 64 bytes, which is what lets the server store them compactly.
+// 8 calls of several jobs at a time add fastest, and 64 of one. Completed jobs are removed by the worker's own option
+// rather than each job's: that keeps a job's options under 64 bytes, which is what lets the server store them compactly.
 
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
