@@ -1,7 +1,7 @@
 // BullMQ for Node, answering the commands in benchmarks/peers/__init__.py.
 //
 // ioredis is the client its documentation uses; node-redis was no faster here, and enableAutoPipelining no help.
-// 8 calls of several jobs at a time add fastest, and 64 of one. Completed jobs are removed by the worker's own option
+// 8 calls of several jobs at a time add fastest, and 128 of one. Completed jobs are removed by the worker's own option
 // rather than each job's: that keeps a job's options under 64 bytes, which is what lets the server store them compactly.
 
 import { readFileSync } from "node:fs";
@@ -11,7 +11,7 @@ import { Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 
 const CONCURRENCY = Number(process.env.BENCHMARK_CONCURRENCY ?? 100);
-const CALLS = { bulk: 8, single: 64 };
+const CALLS = { bulk: 8, single: 128 };
 const QUEUE = "order";
 const PARTS = "part"; // what an order adds when it fans out
 const FAILURES = 2; // of each job in a storm
