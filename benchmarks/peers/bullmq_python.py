@@ -1,8 +1,8 @@
 """BullMQ for Python: the Lua scripts of BullMQ for Node, on redis-py.
 
 It is given a client with a pool: with a URL it makes one that has a single connection, on which calls wait for
-each other (a worker is half as fast, adding two fifths to three quarters). It waits whole seconds for what is to be
-tried again.
+each other (a worker is half as fast, adding two fifths to three quarters). It waits whole seconds for what is to
+be tried again.
 """
 
 import time

@@ -33,7 +33,7 @@ PEERS = [
     Entrant("celery", "Celery", 0.05, 0.025, lambda: forking_peer("celery")),
     Entrant("rq", "RQ", 0.02, 0.05, lambda: forking_peer("rq")),
     Entrant("dramatiq", "Dramatiq", 0.1, 0.1, lambda: forking_peer("dramatiq")),
-    Entrant("taskiq", "taskiq-redis", 0.06, 0.04, lambda: python_peer("taskiq")),
+    Entrant("taskiq", "taskiq-redis", 0.06, 0.04, lambda: forking_peer("taskiq")),
     Entrant("arq", "arq", 0.05, 0.04, lambda: python_peer("arq")),
     Entrant("streaq", "streaQ", 0.025, 0.03, lambda: python_peer("streaq")),
     Entrant("saq", "SAQ", 0.06, 0.08, lambda: python_peer("saq")),

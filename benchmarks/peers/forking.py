@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from mmap import mmap
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -34,9 +34,15 @@ def _end_with_parent() -> None:
 os.register_at_fork(after_in_child=_end_with_parent)  # in children of children, too
 
 
-async def settle(jobs: int, worker: Callable[[Settled], None], processes: int = CORES) -> float:
+async def settle(
+    jobs: int,
+    worker: Callable[[Settled], None],
+    processes: int = CORES,
+    after: Callable[[], Awaitable[None]] | None = None,
+) -> float:
     """Seconds from starting so many processes, each of which runs a worker until it is told to end by SIGTERM, to
-    so many jobs being settled by all of them. Raises ChildProcessError if one ends before that."""
+    so many jobs being settled by all of them, and to what comes `after` that. Raises ChildProcessError if one ends
+    before they are."""
     tally = memoryview(mmap(-1, 8 * processes)).cast("q")  # shared: each counts in a place of its own
     reading, writing = os.pipe()
     started = time.perf_counter()
@@ -47,6 +53,8 @@ async def settle(jobs: int, worker: Callable[[Settled], None], processes: int = 
             await asyncio.sleep(0.001)
             if not all(child.is_alive() for child in children):
                 raise ChildProcessError("a worker's process ended before its work")
+        if after:
+            await after()
         return time.perf_counter() - started
     finally:
         _end(children)

@@ -1,19 +1,20 @@
 """taskiq with taskiq-redis' stream broker.
 
 With orjson, and without parsing parameters by their annotations (`--no-parse`), it is fastest here. The worker is
-taskiq's own receiver; it acknowledges after the task, and reads streams from their start, so that waiting jobs
-count. Settled entries stay in the stream: taskiq deletes none. It has no call for several jobs; 8 callers, each of
-which adds its 50 one after the other, are faster than all of them at once. A stream knows no delay, so what is to
-be tried again goes into a schedule; taskiq's scheduler looks for what is due once a second, and cannot do so more
-often.
+taskiq's own receiver, in a process a core (its default is two, which do 1.6 times what one does); it acknowledges
+after the task, and reads streams from their start, so that waiting jobs count. Settled entries stay in the stream:
+taskiq deletes none. It has no call for several jobs; 8 callers, each of which adds its 50 one after the other, are
+faster than all of them at once. A stream knows no delay, so what is to be tried again goes into a schedule;
+taskiq's scheduler looks for what is due once a second, and cannot do so more often.
 """
 
 import asyncio
-import time
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import uvloop
 from redis.asyncio import Redis
 from taskiq import SmartRetryMiddleware, TaskiqScheduler
 from taskiq.api import run_scheduler_task
@@ -21,13 +22,13 @@ from taskiq.receiver import Receiver
 from taskiq.serializers import ORJSONSerializer
 from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker
 
+from benchmarks.peers.forking import THREADS, Settled, settle
 from benchmarks.peers.serving import (
     ATTEMPTS,
     BACKOFF,
     CONCURRENCY,
     Add,
     Contestant,
-    Countdown,
     Handler,
     Job,
     parts,
@@ -61,11 +62,30 @@ async def fan_out(url: str, jobs: int, children: int) -> float:
 
 
 async def _until_settled(url: str, jobs: int, handler: Handler, children: int = 0) -> float:
-    countdown = Countdown(jobs)
+    broker, schedule = _broker(url)
+    await broker.startup()
+    acknowledged = await _acknowledged(url) + jobs
+    scheduling = asyncio.create_task(run_scheduler_task(TaskiqScheduler(broker, [schedule]), interval=EVERY_LOOK))
+
+    async def taken_out() -> None:
+        """What was sent again is, too."""
+        while await _acknowledged(url) < acknowledged or await schedule.get_schedules():
+            await asyncio.sleep(0.001)
+
+    took = await settle(jobs, lambda settled: uvloop.run(_work(url, handler, children, settled)), after=taken_out)
+    scheduling.cancel()
+    await asyncio.gather(scheduling, return_exceptions=True)
+    await broker.shutdown()
+    await schedule.shutdown()
+    return took
+
+
+async def _work(url: str, handler: Handler, children: int, settled: Settled) -> None:
+    """A process of the worker's."""
     broker, schedule = _broker(url)
 
     async def part(_: Job) -> None:
-        countdown.one()
+        settled()
 
     add_part = broker.register_task(part, "part", retry_on_error=True)
 
@@ -73,25 +93,15 @@ async def _until_settled(url: str, jobs: int, handler: Handler, children: int = 
         handler(job["number"], job["due"])
         if children:
             await asyncio.gather(*(add_part.kiq(part) for part in parts(job, children)))
-        countdown.one()
+        settled()
 
     broker.register_task(order, "order", retry_on_error=True)
-    receiver = Receiver(broker, max_async_tasks=CONCURRENCY, validate_params=False, run_startup=False)
-    finish, settled = asyncio.Event(), await _acknowledged(url) + jobs
-    started = time.perf_counter()
+    finish = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, finish.set)
     await broker.startup()
-    listening = asyncio.create_task(receiver.listen(finish))
-    scheduling = asyncio.create_task(run_scheduler_task(TaskiqScheduler(broker, [schedule]), interval=EVERY_LOOK))
-    await countdown.wait()
-    while await _acknowledged(url) < settled or await schedule.get_schedules():  # what was sent again is taken out
-        await asyncio.sleep(0.001)
-    took = time.perf_counter() - started
-    finish.set()  # `run_receiver_task` has to be cancelled, and then starts again now and then
-    scheduling.cancel()
-    await asyncio.gather(listening, scheduling, return_exceptions=True)
+    await Receiver(broker, max_async_tasks=THREADS, validate_params=False, run_startup=False).listen(finish)
     await broker.shutdown()
     await schedule.shutdown()
-    return took
 
 
 def _broker(url: str) -> tuple[RedisStreamBroker, ListRedisScheduleSource]:

@@ -35,7 +35,7 @@ RATIOS = {
 }
 CAVEATS = [
     "One process for each contestant's worker and producer, and one for the server, share the machine's cores; "
-    "Celery and Dramatiq work in a process a core, RQ in two a core, as their workers block.",
+    "Celery, Dramatiq and taskiq work in a process a core, RQ in two a core.",
     "The handler does nothing, so this is each engine's own cost and no more.",
     "All over the Unix socket; all with results off and 4 attempts with exponential backoff from 2 s.",
     "All carry the same: where an engine has no tenant or ordering key, they are fields of its payload.",

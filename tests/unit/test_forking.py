@@ -44,6 +44,21 @@ except ChildProcessError:
         assert 0 < process.answer() < 10
 
 
+def test_what_comes_after_the_last_is_in_the_time_and_the_workers_are_there_for_it() -> None:
+    code = """
+def worker(settled):
+    settled()
+    signal.pause()
+async def after():
+    await asyncio.sleep(0.5)
+    print(json.dumps(len(psutil.Process().children())), flush=True)
+print(json.dumps(asyncio.run(settle(2, worker, 2, after))), flush=True)
+"""
+    with contestant("import psutil\n" + code) as process:
+        assert process.answer() == 2
+        assert process.answer() >= 0.5
+
+
 def test_one_that_ends_early_is_missed() -> None:
     code = "asyncio.run(settle(2, lambda settled: settled(), 1))"
     with contestant(code) as process, pytest.raises(Unavailable, match="a worker's process ended before its work"):
