@@ -39,6 +39,8 @@ def cluster(*, fsync: bool = False) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="riacho-pg-") as folder:
         if user:
             os.chown(folder, user["user"], user["group"])
+            parent = Path(folder).parent  # of a run's own, nobody else could go through
+            parent.chmod(parent.stat().st_mode | 0o011)
         quiet: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "timeout": 60} | user
         data = f"{folder}/data"
         make = ["-D", data, "-U", "riacho", "-A", "trust", "--no-sync"]
