@@ -62,12 +62,14 @@ def _put(name: str, value: str | None) -> None:
 def clean(folder: Path, mark: str) -> None:
     """End the processes of a run, and delete its folder."""
     end, looks = time.monotonic() + PATIENCE, 0
-    while looks < LOOKS and time.monotonic() < end:
+    while folder.exists() and time.monotonic() < end:
         found = [process for process in psutil.process_iter() if _is_of(process, folder, mark)]
         for process in found:
             with suppress(psutil.Error):
                 process.kill()
         looks = 0 if found else looks + 1
+        if looks >= LOOKS:  # more than once where somebody who was overlooked wrote into it meanwhile
+            shutil.rmtree(folder, ignore_errors=True)
         time.sleep(PAUSE)
     shutil.rmtree(folder, ignore_errors=True)
 
