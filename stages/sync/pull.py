@@ -249,15 +249,19 @@ class _Reading:
     def __call__(self, page: Page) -> _Read:
         found: list[Product | Order] = []
         gone: list[int | None] = []
+        times: list[int | None] = []  # in the page's order
         for raw in page.records:
             if records.status_of(raw) in self._feed.gone:
                 gone.append(records.id_of(raw))
+                times.append(records.modified_ms(raw))
                 continue
             try:
-                found.append(self._feed.read(raw, self._currency))
+                record = self._feed.read(raw, self._currency)
+                found.append(record)
+                times.append(record.modified_ms)
             except BadRecord as error:
                 self._skip(str(records.id_of(raw) or "without id"), str(error))
-        times = map(records.modified_ms, page.records)
+                times.append(records.modified_ms(raw))
         return _Read(found, list(filter(None, gone)), list(filter(None, times)))
 
     def _skip(self, name: str, why: str) -> None:

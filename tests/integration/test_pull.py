@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -51,6 +51,25 @@ class Desk:
         assert isinstance(done, Done)
         assert isinstance(done.result, Pulled)
         return done.result
+
+    async def kill(self, at: int, counted: Callable[[web.Request], bool], **pull: Any) -> None:
+        """Pull, and be killed when the shop is asked the `at`-th of these requests."""
+        asked, reached = 0, asyncio.Event()
+
+        async def stall(request: web.Request) -> None:
+            nonlocal asked
+            asked += counted(request)
+            if asked == at:
+                reached.set()
+                await asyncio.Event().wait()
+
+        self.shop.before = stall
+        killed = asyncio.create_task(self.pull(**pull))
+        await reached.wait()
+        killed.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await killed
+        self.shop.before = None
 
     async def names(self) -> list[str]:
         rows = await self.database.read(select(products.c.name).order_by(products.c.id))
@@ -248,23 +267,8 @@ async def test_one_killed_while_it_deletes_goes_on(desk: Desk) -> None:
     await desk.pull()
     for number in range(1, 301):
         desk.shop.products.drop(number)
-    second, asked = asyncio.Event(), 0
-
-    async def slow(request: web.Request) -> None:
-        nonlocal asked
-        asked += "include" in request.query
-        if asked == 2:
-            second.set()
-            await asyncio.Event().wait()
-
-    desk.shop.before = slow
-    killed = asyncio.create_task(desk.pull(job=77, full=True))
-    await second.wait()
-    killed.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await killed
+    await desk.kill(2, lambda request: "include" in request.query, job=77, full=True)
     assert await desk.count() == 250
-    desk.shop.before = None
     again = await desk.pull(job=77, attempt=2)
     assert (again.full, again.pages, again.deleted) == (True, 1, 200)
     assert await desk.count() == 50
@@ -273,27 +277,13 @@ async def test_one_killed_while_it_deletes_goes_on(desk: Desk) -> None:
 async def test_one_killed_half_way_goes_on_where_it_was(desk: Desk) -> None:
     for number in range(1, 1_001):
         desk.shop.product(number, LONG_AGO + number)
-    pages, fifth = 0, asyncio.Event()
-
-    async def slow(request: web.Request) -> None:
-        nonlocal pages
-        pages += "/products" in request.path
-        if pages == 5:
-            fifth.set()
-            await asyncio.Event().wait()
-
-    desk.shop.before = slow
-    killed = asyncio.create_task(desk.pull(job=77))
-    await fifth.wait()
-    killed.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await killed
+    await desk.kill(5, lambda request: "/products" in request.path, job=77)
     kept = await desk.count()
     assert 300 <= kept <= 400
     # The worker is gone, and took nothing back: its hold on the pull, and what it knew.
     held = {"held_until_ms": now_ms() + 60_000, "next_ms": 0, "failures": 0}
     await desk.database.write(pulls.update().values(held))
-    desk.shop.before, asked = None, len(desk.shop.asked)
+    asked = len(desk.shop.asked)
     other = await desk.pull()
     assert "another job" in other.state
     again = await desk.pull(job=77, attempt=2)
