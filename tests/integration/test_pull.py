@@ -18,7 +18,7 @@ from stages.store import Database
 from stages.sync.pull import OVERLAP, PRODUCTS, Pulled, PullHandler, orders_feed
 from stages.sync.rest import Shop as Address
 from stages.sync.rest import WordPress
-from stages.sync.store import ShopStore, orders, product_words, products, pulls
+from stages.sync.store import HeldByAnother, ShopStore, orders, product_words, products, pulls
 from tests.support import context_of
 from tests.woocommerce import KEY, SECRET, Shop, gmt, problem
 
@@ -309,6 +309,17 @@ async def test_a_worker_that_was_thought_dead_writes_nothing_more(desk: Desk) ->
     assert second.state == "done"
     assert "another job" in (await first).state
     assert await desk.count() == 300
+
+
+async def test_nor_does_it_delete_anything_more(desk: Desk) -> None:
+    desk.shop.product(1, LONG_AGO)
+    await desk.pull()
+    pull = await desk.store.begin_full(await desk.store.begin("padaria", "products", "one 1"))
+    await desk.database.write(update(pulls).values(held_until_ms=0))
+    await desk.store.begin("padaria", "products", "other 1")
+    with pytest.raises(HeldByAnother):
+        await desk.store.sweep(pull, [1])
+    assert await desk.count() == 1
 
 
 async def test_a_bad_record_is_named_and_the_others_are_kept(desk: Desk) -> None:
